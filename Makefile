@@ -1,0 +1,37 @@
+# Everything runs from .venv, which is made on demand. Another Python: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+RUN = .venv/bin/python -m
+
+.PHONY: demo test test-slow check bench clean
+
+demo: .venv/installed
+	$(RUN) vitkit demo
+
+test: .venv/installed-dev
+	$(RUN) pytest -m "not slow"
+
+test-slow: .venv/installed-dev
+	$(RUN) pytest -m slow
+
+check: .venv/installed-dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: .venv/installed-dev
+	$(RUN) benchmarks.attention
+	$(RUN) benchmarks.train
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) pip install --quiet --editable ".[dev]"
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv dist
