@@ -1,0 +1,107 @@
+"""Scaled dot-product attention (arXiv:1706.03762, eq. 1) and the multi-head layer around it."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitkit.errors import ConfigError
+
+MapListener = Callable[[Tensor], None]
+
+# Where two matrix products and a softmax beat the fused kernel: benchmarks/attention.py measures
+# it and benchmarks/results/ keeps the table. On a CPU in bfloat16 they take half the time or less
+# while the map is small enough to be written out. In float32 the fused kernel wins, and in float16
+# by far: its plain products have no fast path on most CPUs.
+EXPLICIT_ON_CPU = (torch.bfloat16,)
+EXPLICIT_MAP_BYTES = 64 * 2**20
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    on_map: MapListener | None = None,
+) -> Tensor:
+    """Attention of queries over keys: (B, H, N, d), (B, H, M, d), (B, H, M, d) -> (B, H, N, d).
+
+    `scale` multiplies the scores, by default d ** -0.5, and `bias` is added to them; it broadcasts
+    to (B, H, N, M). `on_map` receives the map, (B, H, N, M) before dropout. The kernel is the
+    fastest for the device, type and size; all agree to the rounding of the type.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    bias = None if bias is None else bias.to(q.dtype)  # the kernels take no mixture
+    if on_map is None and not _explicit_is_faster(q, k):
+        return F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
+    scores = (q * scale) @ k.transpose(-2, -1)  # (B, H, N, M)
+    attention = (scores if bias is None else scores + bias).softmax(dim=-1)
+    if on_map is not None:
+        on_map(attention)
+    return F.dropout(attention, dropout) @ v if dropout else attention @ v
+
+
+def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
+    if q.device.type != "cpu" or q.dtype not in EXPLICIT_ON_CPU or torch.compiler.is_compiling():
+        return False
+    return q.shape[:-1].numel() * k.shape[-2] * q.element_size() <= EXPLICIT_MAP_BYTES
+
+
+def width_of_head(dim: int, num_heads: int) -> int:
+    """What each of `num_heads` equal heads gets of the width `dim`.
+
+    Raises:
+        ConfigError: `dim` is not a multiple of `num_heads`.
+    """
+    if dim % num_heads:
+        raise ConfigError(
+            f"dim={dim} is not a multiple of num_heads={num_heads}; "
+            f"try dim={dim - dim % num_heads or num_heads}"
+        )
+    return dim // num_heads
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (arXiv:1706.03762): (B, N, D) -> (B, N, D).
+
+    `qk_norm` normalises queries and keys per head (arXiv:2302.05442). `dropout` acts on the output
+    and `attention_dropout` on the map. Set `on_map` to receive the map, (B, H, N, N) before
+    dropout, at O(N^2) memory; the result agrees with the unobserved one to rounding.
+
+    Raises:
+        ConfigError: `dim` is not a multiple of `num_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-6,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        head_dim = width_of_head(dim, num_heads)
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+        self.on_map: MapListener | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, H, D/H)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D/H)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # autocast may widen a norm
+        dropout = self.attention_dropout if self.training else 0.0
+        y = attend(q, k, v, dropout=dropout, on_map=self.on_map)  # (B, H, N, D/H)
+        out: Tensor = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))  # (B, N, D)
+        return out

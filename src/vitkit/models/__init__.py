@@ -1,0 +1,75 @@
+"""Every model by its published name."""
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+from vitkit.errors import ConfigError, nearest
+from vitkit.models import deit, swin, vit
+
+Config = vit.ViTConfig | swin.SwinConfig
+Model = vit.ViT | swin.Swin
+
+CONFIGS: dict[str, Config] = {**vit.CONFIGS, **deit.CONFIGS, **swin.CONFIGS}
+FAMILIES: dict[type[Config], type[Model]] = {
+    vit.ViTConfig: vit.ViT,
+    deit.DeiTConfig: deit.DeiT,
+    swin.SwinConfig: swin.Swin,
+}
+SOURCES = {name: m.SOURCE for m in (vit, deit, swin) for name in m.CONFIGS}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern, such as `swin*`, in alphabetical order."""
+    return sorted(fnmatch.filter(CONFIGS, pattern))
+
+
+def find_config(name: str, **overrides: Any) -> Config:
+    """The configuration of a published name with some fields replaced.
+
+    A tag after a dot names weights, not an architecture, and is ignored: `vit_base_patch8_224.mae`.
+
+    Raises:
+        ConfigError: no such name or field (the nearest is named), or a value that breaks a rule.
+    """
+    architecture = name.partition(".")[0]
+    if architecture not in CONFIGS:
+        hint = nearest(architecture, CONFIGS)
+        raise ConfigError(f"no model is called {name!r}{hint}; `vitkit models` lists all")
+    config = CONFIGS[architecture]
+    fields = [field.name for field in dataclasses.fields(config)]
+    for key in overrides:
+        if key not in fields:
+            hint = nearest(key, fields)
+            known = ", ".join(fields)
+            raise ConfigError(f"{architecture} has no setting {key!r}{hint}; it has {known}")
+    return dataclasses.replace(config, **overrides)
+
+
+def build(config: Config) -> Model:
+    """A model with new random weights."""
+    return FAMILIES[type(config)](config)  # type: ignore[arg-type]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+    **overrides: Any,
+) -> Model:
+    """A model by name, with new random weights: (B, C, H, W) -> (B, num_classes).
+
+    `image_size` is in pixels, one side or (height, width); it and `in_channels` default to the
+    variant's own. `overrides` replace fields of the family's configuration, such as `depth=6`.
+
+    Raises:
+        ConfigError: no such name or field (the nearest is named), or a value that breaks a rule.
+    """
+    if image_size is not None:
+        square = isinstance(image_size, int)
+        overrides["image_size"] = (image_size, image_size) if square else image_size
+    if in_channels is not None:
+        overrides["in_channels"] = in_channels
+    return build(find_config(name, num_classes=num_classes, **overrides))

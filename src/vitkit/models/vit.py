@@ -1,0 +1,279 @@
+"""Vision Transformer: an image is worth 16x16 words (arXiv:2010.11929)."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.errors import ConfigError
+from vitkit.layers.attention import Attention
+from vitkit.layers.drop_path import DropPath, linear_rates
+from vitkit.layers.init import truncated_normal
+from vitkit.layers.layer_scale import LayerScale
+from vitkit.layers.mlp import Mlp
+from vitkit.layers.patch import PatchEmbed
+from vitkit.layers.pool import AttentionPool
+from vitkit.layers.position import resize_positions, sincos_1d, sincos_2d
+
+SOURCE = "arXiv:2010.11929"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViTConfig:
+    """Plain ViT (arXiv:2010.11929, table 1); the defaults are ViT-B/16.
+
+    Raises:
+        ConfigError: a number out of range, sizes that do not divide, an unknown choice, or a pool
+            without the token it needs.
+    """
+
+    image_size: tuple[int, int] = (224, 224)  # pixels, height and width
+    patch_size: int = 16  # pixels
+    in_channels: int = 3
+    num_classes: int = 1000  # 0: no head, the pooled features come out
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    pool: Literal["cls", "mean", "attention"] = "cls"
+    position: Literal["learned", "sincos_1d", "sincos_2d", "none"] = "learned"
+    prefix_positions: bool = True  # class and register tokens have rows in the position table
+    class_token: bool = True
+    registers: int = 0  # extra tokens that nothing reads (arXiv:2309.16588)
+    layer_scale: float | None = None  # initial gain of each residual branch (arXiv:2103.17239)
+    qk_norm: bool = False  # normalise queries and keys per head (arXiv:2302.05442)
+    dropout: float = 0.0  # after positions and after every linear layer but qkv (appendix B.1)
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0  # of the last block, rising linearly from 0 at the first
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        _check_image_size(self)
+        if self.pool not in ("cls", "mean", "attention"):
+            raise ConfigError(f"pool={self.pool!r} is unknown; choose cls, mean or attention")
+        if self.position not in ("learned", "sincos_1d", "sincos_2d", "none"):
+            raise ConfigError(
+                f"position={self.position!r} is unknown; "
+                "choose learned, sincos_1d, sincos_2d or none"
+            )
+        if self.pool == "cls" and not self.class_token:
+            raise ConfigError("pool=cls reads the class token; set class_token=true or pool=mean")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+        return int(self.class_token) + self.registers
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features."""
+        return self.dim
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (arXiv:2010.11929, eq. 2 and 3): (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, config: ViTConfig, drop_path: float) -> None:
+        super().__init__()
+        c = config
+        self.norm1 = nn.LayerNorm(c.dim, eps=c.norm_eps)
+        self.attn = Attention(
+            c.dim,
+            c.num_heads,
+            qk_norm=c.qk_norm,
+            norm_eps=c.norm_eps,
+            dropout=c.dropout,
+            attention_dropout=c.attention_dropout,
+        )
+        self.ls1 = _layer_scale(c)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(c.dim, eps=c.norm_eps)
+        self.mlp = Mlp(c.dim, int(c.dim * c.mlp_ratio), dropout=c.dropout)
+        self.ls2 = _layer_scale(c)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return x
+
+
+class ViT(nn.Module):
+    """Patches, positions, transformer, pool, head: (B, C, H, W) -> (B, K).
+
+    Any height and width are taken: the position table is resized to the patch grid, and sides that
+    are no multiple of the patch are padded with zeros. Parameter names and results are timm's.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.num_features, self.num_classes = c.num_features, c.num_classes
+        self.patch_embed = PatchEmbed(c.in_channels, c.dim, c.patch_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
+        table = _positions(c)
+        if c.position == "learned" and table is not None:
+            self.pos_embed: Tensor | None = nn.Parameter(table)
+        else:
+            self.register_buffer("pos_embed", table)
+        self.pos_drop = nn.Dropout(c.dropout)
+        rates = linear_rates(c.drop_path, c.depth)
+        self.blocks = nn.Sequential(*(Block(c, rate) for rate in rates))
+        # The mean is taken before the last norm, everything else after it.
+        norm = nn.LayerNorm(c.dim, eps=c.norm_eps)
+        self.norm = nn.Identity() if c.pool == "mean" else norm
+        self.attn_pool = _attention_pool(c) if c.pool == "attention" else None
+        self.fc_norm = norm if c.pool == "mean" else nn.Identity()
+        self.head = self.new_head(c.num_classes)
+        self.apply(truncated_normal)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Tokens after the last block: (B, C, H, W) -> (B, P + N, D), P prefix tokens first."""
+        x = self.embed(self.patch_embed(x))  # (B, P + N, D)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return x
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Give patches their positions and prefix tokens: (B, h, w, D) -> (B, P + N, D)."""
+        prefix = [token.expand(len(patches), -1, -1) for token in self.prefix_tokens()]
+        positions = self.positions((patches.shape[1], patches.shape[2]))
+        x = patches.flatten(1, 2)  # (B, N, D)
+        if self.config.prefix_positions:
+            x = torch.cat([*prefix, x], dim=1) + positions
+        else:
+            x = torch.cat([*prefix, x + positions], dim=1)
+        embedded: Tensor = self.pos_drop(x)
+        return embedded
+
+    def prefix_tokens(self) -> list[Tensor]:
+        """The tokens before the patches, each (1, n, D)."""
+        return [token for token in (self.cls_token, self.reg_token) if token is not None]
+
+    def positions(self, grid: tuple[int, int]) -> Tensor | float:
+        """The position table for a grid of patches, (1, P + h * w, D); 0 where there is none.
+
+        Without `prefix_positions` it has no rows for prefix tokens: (1, h * w, D).
+        """
+        if self.pos_embed is None:
+            return 0.0
+        prefix = self.config.num_prefix_tokens if self.config.prefix_positions else 0
+        return resize_positions(self.pos_embed, self.config.grid, grid, prefix=prefix)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool tokens and classify: (B, P + N, D) -> (B, K), or (B, D) with `pre_logits`."""
+        x = self.fc_norm(self.pool(x))
+        return x if pre_logits else self.head(x)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """One vector for each image: (B, P + N, D) -> (B, D)."""
+        if self.config.pool == "cls":
+            return x[:, 0]
+        patches = x[:, self.config.num_prefix_tokens :]  # (B, N, D)
+        pooled: Tensor = patches.mean(dim=1) if self.attn_pool is None else self.attn_pool(patches)
+        return pooled
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head with a new one for `num_classes`; 0 removes it."""
+        self.config = replace(self.config, num_classes=num_classes)
+        self.num_classes = num_classes
+        self.head = self.new_head(num_classes)
+
+    def new_head(self, num_classes: int) -> nn.Module:
+        """A fresh linear classifier beside the other weights: (..., D) -> (..., K)."""
+        if num_classes == 0:
+            return nn.Identity()
+        head = nn.Linear(self.config.dim, num_classes).to(self.patch_embed.proj.weight)
+        head.apply(truncated_normal)
+        return head
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters, besides vectors, that weight decay should leave alone."""
+        return {"pos_embed", "cls_token", "reg_token"}
+
+
+def _check_numbers(c: ViTConfig) -> None:
+    for name in ("patch_size", "in_channels", "dim", "depth", "num_heads"):
+        if getattr(c, name) < 1:
+            raise ConfigError(f"{name}={getattr(c, name)} is less than 1; try 1 or more")
+    for name in ("num_classes", "registers"):
+        if getattr(c, name) < 0:
+            raise ConfigError(f"{name}={getattr(c, name)} is negative; try 0 or more")
+    for name in ("dropout", "attention_dropout", "drop_path"):
+        if not 0 <= getattr(c, name) < 1:
+            raise ConfigError(f"{name}={getattr(c, name)} is no probability below 1; try 0.1")
+    if int(c.dim * c.mlp_ratio) < 1:
+        raise ConfigError(f"mlp_ratio={c.mlp_ratio} leaves the MLP no width; try 4")
+
+
+def _check_image_size(c: ViTConfig) -> None:
+    if len(c.image_size) != 2:
+        raise ConfigError(f"image_size={c.image_size} is not (height, width) in pixels")
+    for side in c.image_size:
+        if side < c.patch_size or side % c.patch_size:
+            low = max(side // c.patch_size, 1) * c.patch_size
+            raise ConfigError(
+                f"image_size={side} is not a multiple of patch_size={c.patch_size}; "
+                f"try {low} or {low + c.patch_size}"
+            )
+
+
+def _positions(c: ViTConfig) -> Tensor | None:
+    prefix = c.num_prefix_tokens if c.prefix_positions else 0
+    cells = c.grid[0] * c.grid[1]
+    if c.position == "none":
+        return None
+    if c.position == "learned":
+        return nn.init.trunc_normal_(torch.empty(1, prefix + cells, c.dim), std=0.02)
+    fixed = sincos_1d(cells, c.dim) if c.position == "sincos_1d" else sincos_2d(c.grid, c.dim)
+    return torch.cat([torch.zeros(prefix, c.dim), fixed])[None]  # tokens without a place get zero
+
+
+def _attention_pool(c: ViTConfig) -> AttentionPool:
+    return AttentionPool(c.dim, c.num_heads, mlp_ratio=c.mlp_ratio, norm_eps=c.norm_eps)
+
+
+def _layer_scale(c: ViTConfig) -> nn.Module:
+    return nn.Identity() if c.layer_scale is None else LayerScale(c.dim, c.layer_scale)
+
+
+B16 = ViTConfig()
+TI16 = replace(B16, dim=192, num_heads=3)
+S16 = replace(B16, dim=384, num_heads=6)
+L16 = replace(B16, dim=1024, depth=24, num_heads=16)
+H14 = replace(B16, dim=1280, depth=32, num_heads=16, patch_size=14)
+AT_384 = (384, 384)
+
+CONFIGS = {
+    "vit_tiny_patch16_224": TI16,
+    "vit_tiny_patch16_384": replace(TI16, image_size=AT_384),
+    "vit_small_patch16_224": S16,
+    "vit_small_patch16_384": replace(S16, image_size=AT_384),
+    "vit_small_patch32_224": replace(S16, patch_size=32),
+    "vit_small_patch32_384": replace(S16, patch_size=32, image_size=AT_384),
+    "vit_base_patch8_224": replace(B16, patch_size=8),
+    "vit_base_patch16_224": B16,
+    "vit_base_patch16_384": replace(B16, image_size=AT_384),
+    "vit_base_patch32_224": replace(B16, patch_size=32),
+    "vit_base_patch32_384": replace(B16, patch_size=32, image_size=AT_384),
+    "vit_large_patch16_224": L16,
+    "vit_large_patch16_384": replace(L16, image_size=AT_384),
+    "vit_large_patch32_224": replace(L16, patch_size=32),
+    "vit_large_patch32_384": replace(L16, patch_size=32, image_size=AT_384),
+    "vit_huge_patch14_224": H14,
+}

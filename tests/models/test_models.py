@@ -1,0 +1,174 @@
+import dataclasses
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from vitkit.errors import ConfigError
+from vitkit.models import (
+    CONFIGS,
+    FAMILIES,
+    SOURCES,
+    build,
+    create_model,
+    deit,
+    find_config,
+    list_models,
+    nearest,
+    swin,
+    vit,
+)
+
+TINY_VIT = {"image_size": (32, 48), "patch_size": 8, "dim": 32, "depth": 1, "num_heads": 2}
+TINY_SWIN = {"image_size": (32, 48), "dim": 16, "depths": (1, 1), "num_heads": (1, 2)}
+
+
+def tiny(name: str) -> dict[str, Any]:
+    """Overrides that make any published model small."""
+    return TINY_SWIN if isinstance(CONFIGS[name], swin.SwinConfig) else TINY_VIT
+
+
+def test_every_name_is_listed_once() -> None:
+    families = (vit.CONFIGS, deit.CONFIGS, swin.CONFIGS)
+    assert len(CONFIGS) == sum(map(len, families))  # no name hides another
+    assert list_models() == sorted(CONFIGS)
+    assert {name for name in CONFIGS if name not in SOURCES} == set()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_names_are_timms(name: str) -> None:
+    assert timm.is_model(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("deit_tiny*", ["deit_tiny_distilled_patch16_224", "deit_tiny_patch16_224"]),
+        ("vit_*_patch8_???", ["vit_base_patch8_224"]),
+        ("vit_base_patch8_224", ["vit_base_patch8_224"]),
+        ("nothing*", []),
+    ],
+)
+def test_list_models_takes_a_shell_pattern(pattern: str, names: list[str]) -> None:
+    assert list_models(pattern) == names
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_model_runs_at_tiny_size(name: str) -> None:
+    model = create_model(name, num_classes=5, in_channels=2, **tiny(name))
+    assert type(model) is FAMILIES[type(CONFIGS[name])]
+    x = torch.randn(2, 2, 32, 48)
+    assert model(x).shape == (2, 5)
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (
+        2,
+        model.num_features,
+    )
+    assert model.num_classes == model.config.num_classes == 5
+    assert model.config == find_config(name, num_classes=5, in_channels=2, **tiny(name))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_defaults_are_the_published_ones(name: str) -> None:
+    config = find_config(name)
+    assert config is CONFIGS[name] or config == CONFIGS[name]
+    assert (config.num_classes, config.in_channels) == (1000, 3)
+    side = int(name.rsplit("_", 1)[1])
+    assert config.image_size == (side, side)
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch8_224.mae", "vit_base_patch8_224.a.b"])
+def test_a_tag_names_weights_not_an_architecture(name: str) -> None:
+    assert find_config(name) == CONFIGS["vit_base_patch8_224"]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_overrides(name: str) -> None:
+    config = find_config(name, dropout=0.25, num_classes=3)
+    assert config == dataclasses.replace(CONFIGS[name], dropout=0.25, num_classes=3)
+    assert CONFIGS[name].num_classes == 1000  # the table is not touched
+
+
+@pytest.mark.parametrize(
+    ("given", "size"), [(32, (32, 32)), ((32, 48), (32, 48)), (None, (224,) * 2)]
+)
+def test_image_size_is_a_side_or_a_pair(given: Any, size: tuple[int, int]) -> None:
+    model = create_model("vit_tiny_patch16_224", depth=1, image_size=given)
+    assert model.config.image_size == size
+
+
+def test_build_makes_new_weights_each_time() -> None:
+    config = find_config("vit_tiny_patch16_224", **TINY_VIT)
+    torch.manual_seed(0)
+    first, second = build(config).state_dict(), build(config).state_dict()
+    assert not torch.equal(first["pos_embed"], second["pos_embed"])
+    torch.manual_seed(0)
+    again = build(config).state_dict()
+    assert all(torch.equal(again[key], first[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_smal_patch16_224", "no model is called 'vit_smal_patch16_224', did you mean 'vit_s"),
+        (
+            "vit_smal_patch16_224.tag",
+            r"called 'vit_smal_patch16_224\.tag', did you mean 'vit_small",
+        ),
+        ("resnet", r"no model is called 'resnet'; `vitkit models` lists all"),
+        ("", "no model is called ''; `vitkit models` lists all"),
+    ],
+)
+def test_unknown_name(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "hint"),
+    [
+        ("vit_tiny_patch16_224", "num_head", ", did you mean 'num_heads'?"),
+        ("vit_tiny_patch16_224", "img_size", ", did you mean 'image_size'?"),
+        ("deit_tiny_distilled_patch16_224", "drop_pth", ", did you mean 'drop_path'?"),
+        ("swin_tiny_patch4_window7_224", "depth", ", did you mean 'depths'?"),
+        ("swin_tiny_patch4_window7_224", "zzz", ""),
+    ],
+)
+def test_unknown_setting(name: str, key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        create_model(name, **{key: 1})
+    message = str(caught.value)
+    assert message.startswith(
+        f"{name} has no setting {key!r}{hint}; it has image_size, patch_size,"
+    )
+    assert message.endswith("drop_path, norm_eps" if "swin" not in name else "drop_path")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("vit_tiny_patch16_224", {"image_size": 225}),
+        ("vit_tiny_patch16_224", {"num_heads": 5}),
+        ("deit_tiny_distilled_patch16_224", {"pool": "mean"}),
+        ("swin_tiny_patch4_window7_224", {"depths": (2, 2)}),
+        ("swin_tiny_patch4_window7_224", {"window_size": 0}),
+        ("vit_tiny_patch16_224", {"in_channels": 0}),
+    ],
+    ids=str,
+)
+def test_values_that_break_a_rule(name: str, broken: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(broken))):
+        create_model(name, **broken)
+
+
+def test_nearest() -> None:
+    assert nearest("mod", ["mode", "code"]) == ", did you mean 'mode'?"
+    assert nearest("mod", []) == nearest("xyz", ["mode"]) == ""
+
+
+def test_configs_are_frozen_and_comparable() -> None:
+    config = find_config("vit_tiny_patch16_224")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.dim = 3  # type: ignore[misc]
+    assert len({config, find_config("deit_tiny_patch16_224")}) == 1  # one architecture, two recipes
