@@ -1,0 +1,119 @@
+"""Reading many images at once: an ordered look-ahead over threads, and a whole set in memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitkit.data.audit import content_key
+from vitkit.data.sources import Source
+from vitkit.data.transforms import Preprocess
+from vitkit.errors import DataError, ImageError
+from vitkit.progress import Listener, Progress, silent
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Threads that decode: as many as the cores this process may use, at most 16."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), 16)
+    return min(os.cpu_count() or 1, 16)
+
+
+def look_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+) -> Iterator[Result]:
+    """`function` of each item in order, computed by threads at most `ahead` items early."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="vitkit-read")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A whole source decoded, resized and cropped; rows without an image are never to be read."""
+
+    images: Tensor  # (N, C, h, w) uint8, one row for each sample of the source
+    keys: tuple[bytes | None, ...]  # what each image contains, before resizing; None: unreadable
+    unreadable: tuple[tuple[str, str], ...]  # (name, reason)
+
+
+def read_all(
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    memory_gb: float | None = None,
+    workers: int | None = None,
+    listen: Listener = silent,
+) -> InMemory:
+    """Decode every sample once.
+
+    `memory_gb` bounds the result, by default at half of the machine's memory.
+
+    Raises:
+        DataError: the set does not fit.
+    """
+    total = len(source.samples)
+    shape = (total, preprocess.channels, *preprocess.image_size)
+    _check_memory(shape, memory_gb)
+    images = torch.empty(shape, dtype=torch.uint8)
+    rows = images.numpy()
+    keys: list[bytes | None] = [None] * total
+    unreadable: list[tuple[str, str]] = []
+
+    def read(chunk: range) -> list[tuple[str, str]]:
+        reasons = ((i, _read_one(source, preprocess, i, rows, keys)) for i in chunk)
+        return [(source.samples[i].name, reason) for i, reason in reasons if reason]
+
+    workers = workers or default_workers()
+    chunks = [range(at, min(at + 64, total)) for at in range(0, total, 64)]
+    results = look_ahead(read, chunks, workers=workers, ahead=2 * workers)
+    for chunk, failed in zip(chunks, results, strict=True):
+        unreadable += failed
+        listen(Progress("read", chunk.stop, total))
+    return InMemory(images, tuple(keys), tuple(unreadable))
+
+
+def _read_one(
+    source: Source,
+    preprocess: Preprocess,
+    index: int,
+    rows: NDArray[np.uint8],
+    keys: list[bytes | None],
+) -> str:
+    """Fill one row; the reason if that was not possible."""
+    try:
+        image = source.read(index)
+    except ImageError as error:
+        return str(error)
+    keys[index] = content_key(image)
+    rows[index] = preprocess.fit(image)
+    return ""
+
+
+def _check_memory(shape: Sequence[int], memory_gb: float | None) -> None:
+    needed = float(np.prod(shape, dtype=np.float64)) / 1e9
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    limit = machine / 2 if memory_gb is None else memory_gb
+    if needed > limit:
+        raise DataError(
+            f"{shape[0]} images of {shape[2]}x{shape[3]} pixels take {needed:.1f} GB in memory, "
+            f"more than data.memory_gb={limit:.1f}; choose a smaller data.image_size or raise it"
+        )

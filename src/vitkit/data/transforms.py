@@ -1,0 +1,111 @@
+"""From an RGB array to a model input: the one place where pixels are resized and normalised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vitkit.errors import ConfigError
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """Cover the model's input with the image, cut out the middle, normalise: timm's evaluation.
+
+    Called on an RGB array, (H, W, 3) uint8, it gives the model input, (C, h, w) float32. One
+    channel in `mean` means that colour is reduced to luminance first.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    image_size: tuple[int, int]  # pixels, height and width
+    crop: float = 1.0  # share of the resized image that the middle keeps; timm's crop_pct
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, ...] = HALF  # per channel, of values in [0, 1]
+    std: tuple[float, ...] = HALF
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ConfigError(f"crop={self.crop} is not in (0, 1]; 1.0 keeps the whole middle")
+        if self.interpolation not in RESAMPLING:
+            known = ", ".join(RESAMPLING)
+            raise ConfigError(f"interpolation={self.interpolation!r} is unknown; choose {known}")
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
+            raise ConfigError(
+                f"mean={self.mean} and std={self.std} must have 1 or 3 values each, std above 0"
+            )
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return len(self.mean)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        return self.normalise(torch.from_numpy(self.fit(image))[None])[0]
+
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop without normalising: (H, W, 3) -> (C, h, w), uint8."""
+        picture = Image.fromarray(image)
+        if self.channels == 1:
+            picture = picture.convert("L")
+        size = self._cover(picture.size)
+        if picture.size != size:
+            picture = picture.resize(size, RESAMPLING[self.interpolation])
+        height, width = self.image_size
+        left = round((picture.width - width) / 2)
+        top = round((picture.height - height) / 2)
+        pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
+        return np.ascontiguousarray(pixels.reshape(height, width, -1).transpose(2, 0, 1))
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """To the range that the model was trained on: (B, C, h, w) uint8 -> float32."""
+        shape = (1, self.channels, 1, 1)
+        mean = torch.tensor(self.mean, device=batch.device).view(shape)
+        std = torch.tensor(self.std, device=batch.device).view(shape)
+        return batch.float().div_(255).sub_(mean).div_(std)
+
+    def _cover(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height, in the image's own proportions, that just cover the crop's frame."""
+        width, height = size
+        frame_height, frame_width = (int(side / self.crop) for side in self.image_size)
+        if width * frame_height <= height * frame_width:
+            return frame_width, max(int(frame_width * height / width), frame_height)
+        return max(int(frame_height * width / height), frame_width), frame_height
+
+    def to_timm(self) -> dict[str, Any]:
+        """The keys of timm's `pretrained_cfg`."""
+        return {
+            "input_size": [self.channels, *self.image_size],
+            "crop_pct": self.crop,
+            "crop_mode": "center",
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_timm(cls, cfg: Mapping[str, Any]) -> "Preprocess":
+        """The reverse of `to_timm`; what `cfg` does not say keeps timm's defaults."""
+        channels, height, width = cfg["input_size"]
+        mean, std = cfg.get("mean", HALF[:channels]), cfg.get("std", HALF[:channels])
+        return cls(
+            image_size=(height, width),
+            crop=cfg.get("crop_pct", 0.875),
+            interpolation=cfg.get("interpolation", "bicubic"),
+            mean=tuple(mean),
+            std=tuple(std),
+        )

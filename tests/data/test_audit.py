@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from vitkit.data.audit import check_unreadable, content_key, summarise
+from vitkit.data.sources import Sample, Source
+from vitkit.errors import DataError
+
+
+def image(*shape: int) -> np.ndarray:
+    return np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+
+
+def test_key_tells_shape_and_every_pixel() -> None:
+    a = image(4, 6, 3)
+    assert content_key(a) == content_key(a.copy()) and len(content_key(a)) == 16
+    others = [a.reshape(6, 4, 3), a.reshape(4, 6, 3, 1), image(4, 6, 4), a.view(np.int8)]
+    for index in np.ndindex(*a.shape):
+        others.append(a.copy())
+        others[-1][index] ^= 1
+    assert len({content_key(a), *map(content_key, others)}) == len(others) + 1
+
+
+def test_key_does_not_depend_on_memory_layout() -> None:
+    a = image(4, 6, 3)
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, ::2] = a
+    read_only = a.copy()
+    read_only.flags.writeable = False
+    same = [np.asfortranarray(a), wide[:, ::2], a[::-1][::-1], read_only]
+    assert {content_key(other) for other in same} == {content_key(a)}
+    assert content_key(a[:, ::-1]) != content_key(a)
+
+
+def source(*rows: tuple[str, int]) -> Source:
+    samples = tuple(Sample(name, label) for name, label in rows)
+    return Source("pets", ("cat", "cow", "dog"), samples, lambda index: image(1, 1, 3), ("x.jpg",))
+
+
+def test_summary_by_hand() -> None:
+    data = source(("1", 0), ("2", 0), ("3", 2), ("4", 2), ("5", 0), ("6", 0), ("7", 2))
+    splits = ["train", "test", "train", "val", "train", "train", "test"]
+    keys = [b"a", b"a", b"b", b"b", b"b", None, b"c"]
+    summary = summarise(data, splits, keys, [("6", "damaged")])
+    assert summary.counts == {"train": [2, 0, 1], "test": [1, 0, 1], "val": [0, 0, 1]}
+    assert summary.images == 6
+    assert summary.duplicates == 3  # 2, 4 and 5
+    assert summary.leaks == 2  # 2 and 4
+    assert summary.conflicts == 3  # 3, 4 and 5: a cat that is a dog as well
+    assert summary.imbalance == float("inf")
+    assert summary.unreadable == (("6", "damaged"),) and summary.skipped == ("x.jpg",)
+    assert (summary.source, summary.classes) == ("pets", ("cat", "cow", "dog"))
+
+
+def test_imbalance_is_of_all_splits() -> None:
+    data = source(("1", 0), ("2", 1), ("3", 2), ("4", 2), ("5", 2))
+    summary = summarise(data, ["train", "test", "train", "val", "test"], list("abcde"))
+    assert summary.imbalance == 3.0
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "fails"), [(0, 0, False), (1, 100, False), (2, 199, True)]
+)
+def test_one_percent_may_be_unreadable(bad: int, total: int, fails: bool) -> None:
+    unreadable = [(f"{number}.jpg", "empty") for number in range(bad)]
+    if not fails:
+        return check_unreadable(unreadable, total)
+    with pytest.raises(DataError, match="2 of 199 images .* 0.jpg: empty; 1.jpg: empty$"):
+        check_unreadable(unreadable, total)
+
+
+def test_at_most_20_unreadable_files_are_named() -> None:
+    unreadable = [(f"{number}.jpg", "empty") for number in range(25)]
+    with pytest.raises(DataError, match="19.jpg: empty; and 5 more$") as error:
+        check_unreadable(unreadable, 30)
+    assert "20.jpg" not in str(error.value)
+    check_unreadable(unreadable, 30, limit=0.9)
