@@ -1,0 +1,171 @@
+"""How good a classifier's answers are: one `Evaluation` from probabilities and labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vitkit.errors import ConfigError, DataError
+
+CALIBRATION_BINS = 15  # arXiv:1706.04599, section 5
+SUM_TOLERANCE = 0.02  # a softmax over 1,000 classes in bfloat16 stays within it; logits do not
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The scores of one class, fractions in [0, 1]; 0 where the ratio is 0 / 0, as in sklearn."""
+
+    images: int  # of this class in the split
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one classifier on one split, fractions in [0, 1].
+
+    `macro_f1` is the mean over the classes that occur as a label or as a prediction, as in sklearn:
+    a class that the split does not hold and the model never names says nothing.
+    """
+
+    top1: float
+    top5: float  # top-K where there are fewer than 5 classes, and so always 1
+    macro_f1: float
+    ece: float  # expected calibration error over 15 bins
+    images: int
+    classes: tuple[str, ...]
+    per_class: dict[str, ClassScore]
+    confusion: list[list[int]]  # (K, K) images; row: truth, column: prediction
+    unreadable: tuple[tuple[str, str], ...] = ()  # (name, reason) of images that were left out
+
+    def to_json(self) -> dict[str, Any]:
+        """What `vitkit eval --json` prints; `classes` are the keys of `per_class`, in order."""
+        fields = asdict(self)
+        del fields["classes"]
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Evaluation":
+        """The evaluation that `to_json` wrote.
+
+        Raises:
+            DataError: a key is missing or unknown.
+        """
+        try:
+            per_class = {name: ClassScore(**score) for name, score in fields["per_class"].items()}
+            unreadable = tuple((name, reason) for name, reason in fields.get("unreadable", ()))
+            ours = {"classes": tuple(per_class), "per_class": per_class, "unreadable": unreadable}
+            return cls(**{**fields, **ours})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"not an evaluation: {error}; write it again with `vitkit eval --json`"
+            ) from error
+
+
+def evaluate_predictions(
+    probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
+) -> Evaluation:
+    """Score `probabilities` (n, K), each row summing to 1, against `labels` (n,) in [0, K).
+
+    Equal probabilities rank in the order of the classes, as in argmax. O(n K + K^2) memory.
+
+    Raises:
+        ConfigError: the shapes do not fit one another, class names repeat, or rows are no
+            probabilities.
+        DataError: no images, a label that is no class, or a value that is not finite.
+    """
+    p, y = np.asarray(probabilities), np.asarray(labels)
+    _check_shapes(p, y, classes)
+    _check_values(p, y)
+    truth = p[np.arange(len(y)), y]
+    rank = (p > truth[:, None]).sum(axis=1)  # classes placed before the true one
+    rank += ((p == truth[:, None]) & (np.arange(p.shape[1]) < y[:, None])).sum(axis=1)
+    matrix = confusion_matrix(p.argmax(axis=1), y, len(classes))
+    scores = _class_scores(matrix)
+    seen = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    return Evaluation(
+        top1=float(np.mean(rank < 1)),
+        top5=float(np.mean(rank < 5)),
+        macro_f1=float(np.mean([score.f1 for score, s in zip(scores, seen, strict=True) if s])),
+        ece=calibration_error(p.max(axis=1), rank < 1),
+        images=len(y),
+        classes=tuple(classes),
+        per_class=dict(zip(classes, scores, strict=True)),
+        confusion=matrix.tolist(),
+    )
+
+
+def confusion_matrix(
+    predictions: NDArray[np.integer], labels: NDArray[np.integer], num_classes: int
+) -> NDArray[np.int64]:
+    """Images of every truth (row) given every name (column): (n,), (n,) -> (K, K)."""
+    cells = labels.astype(np.int64) * num_classes + predictions
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def calibration_error(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> float:
+    """Mean gap between confidence and accuracy, weighted by images (arXiv:1706.04599, eq. 3).
+
+    `confidence` (n,) of the first choice in [0, 1]; bins of equal width, open at the lower end.
+    """
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
+    place = np.digitize(confidence, edges, right=True)
+    gap = np.bincount(place, weights=correct - confidence.astype(np.float64), minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def _class_scores(matrix: NDArray[np.int64]) -> list[ClassScore]:
+    hits, images, named = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    return [
+        ClassScore(
+            images=int(n),
+            precision=float(hit / max(m, 1)),
+            recall=float(hit / max(n, 1)),
+            f1=float(2 * hit / max(n + m, 1)),
+        )
+        for hit, n, m in zip(hits, images, named, strict=True)
+    ]
+
+
+def _check_shapes(p: NDArray[Any], y: NDArray[Any], classes: Sequence[str]) -> None:
+    if p.ndim != 2 or y.ndim != 1 or len(p) != len(y) or p.shape[1] != len(classes):
+        raise ConfigError(
+            f"probabilities {p.shape}, labels {y.shape} and {len(classes)} classes do not fit; "
+            "give (n, K), (n,) and K names"
+        )
+    if len(set(classes)) != len(classes):
+        twice = next(name for i, name in enumerate(classes) if name in classes[:i])
+        raise ConfigError(f"class {twice!r} is named twice; give every class its own name")
+    if not len(y):
+        raise DataError("0 images to evaluate; choose a split that has some")
+
+
+def _check_values(p: NDArray[Any], y: NDArray[Any]) -> None:
+    num_classes = p.shape[1]
+    if y.dtype.kind not in "iu":
+        raise ConfigError(f"labels of type {y.dtype} are not class numbers; give integers")
+    if y.min() < 0 or y.max() >= num_classes:
+        wrong = y[(y < 0) | (y >= num_classes)][0]
+        raise DataError(
+            f"label {wrong} is not one of {num_classes} classes (0 to {num_classes - 1}); "
+            "evaluate on data with the classes that the model was trained on"
+        )
+    bad = ~np.isfinite(p).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"the probabilities of image {bad.argmax()} are not finite ({bad.sum()} such images); "
+            "the model has diverged, go back to an earlier checkpoint"
+        )
+    total = p.sum(axis=1, dtype=np.float64)
+    wrong_rows = (np.abs(total - 1) > SUM_TOLERANCE) | (p < 0).any(axis=1)
+    if wrong_rows.any():
+        row = wrong_rows.argmax()
+        raise ConfigError(
+            f"row {row} of the probabilities sums to {total[row]:.4g} with a minimum of "
+            f"{p[row].min():.4g}; rows must be >= 0 and sum to 1: apply softmax to logits"
+        )

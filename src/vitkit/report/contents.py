@@ -1,0 +1,51 @@
+"""What a report shows, as plain data: nothing here knows HTML, a model or a data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitkit.data.audit import DataSummary
+from vitkit.evaluation.metrics import Evaluation
+
+if TYPE_CHECKING:  # a page can be made without torch
+    from vitkit.training.config import Setting
+
+HistoryRow = Mapping[str, Any]  # one epoch, as a line of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image (h, w, 3) uint8 RGB that got the wrong name."""
+
+    name: str  # of the file
+    image: NDArray[np.uint8]
+    truth: str
+    predicted: str
+    confidence: float  # of the wrong name, in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything the page shows; what is left out is left out of the page.
+
+    Rows of `history` have `epoch`, `step`, `seconds`, `lr`, `train_loss`, `train_top1`, `val_loss`,
+    `val_top1` and `images_per_second`; values may be missing, None or not finite, and of two rows
+    for one epoch (a resumed run) the later counts.
+    """
+
+    title: str  # the task in a few words
+    model: str
+    parameters: int
+    data: DataSummary
+    evaluation: Evaluation
+    split: str  # the one that was evaluated
+    history: Sequence[HistoryRow] = ()
+    mistakes: Sequence[Mistake] = ()  # any order
+    samples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # class -> (h, w, 3) RGB
+    settings: Sequence["Setting"] = ()  # resolved, in order
+    environment: Mapping[str, str] = field(default_factory=dict)  # versions, device, threads
+    seconds: float | None = None  # of training
+    finished: str = ""  # date and time, as shown

@@ -1,0 +1,59 @@
+"""The facts that the page opens with: the score, how sure it is, and what speaks against it."""
+
+import math
+from collections.abc import Sequence
+
+from vitkit.evaluation.metrics import Evaluation
+from vitkit.report.contents import HistoryRow, Report
+from vitkit.report.history import diverged
+
+SPLITS = {"train": "training", "val": "validation", "valid": "validation", "test": "held-out"}
+FEW_IMAGES = 100  # below, the interval is so wide that the reader should be told
+
+
+def interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share of `images`, 95 % by default (Wilson 1927)."""
+    centre = share + z**2 / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    scale = 1 + z**2 / images
+    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+
+
+def baseline(evaluation: Evaluation) -> tuple[str, float]:
+    """The most frequent class of the split, and the top-1 of always answering it."""
+    name = max(evaluation.per_class, key=lambda name: evaluation.per_class[name].images)
+    return name, evaluation.per_class[name].images / evaluation.images
+
+
+def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
+    """What makes the result less than it seems, the gravest first."""
+    evaluation, data = report.evaluation, report.data
+    found = []
+    if report.split == "train":
+        found.append("The model was trained on these images; the score says nothing of new ones.")
+    if data.leaks:
+        found.append(
+            f"{_images(data.leaks)} of val and test also in train: the model may be tested on what "
+            "it has learned by heart, and the score is too high."
+        )
+    if data.conflicts:
+        found.append(
+            f"{_images(data.conflicts)} with a copy under another label: no model can name them "
+            "all correctly."
+        )
+    if epochs := diverged(rows):
+        found.append(
+            f"The loss was not a finite number in {len(epochs)} of {len(rows)} epochs, first in "
+            f"epoch {epochs[0]}: training diverged, try a lower learning rate."
+        )
+    if len(evaluation.classes) > 1 and evaluation.top1 <= baseline(evaluation)[1]:
+        found.append("The model does no better than always naming the most frequent class.")
+    if evaluation.images < FEW_IMAGES:
+        found.append(
+            f"With {_images(evaluation.images)} to test on, the score is a rough estimate."
+        )
+    return found
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
