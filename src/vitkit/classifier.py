@@ -1,0 +1,230 @@
+"""A model ready for use: with its preprocessing and the names of its classes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vitkit.data.image import decode, read_file
+from vitkit.data.loader import default_workers, look_ahead
+from vitkit.data.sources import Source
+from vitkit.data.transforms import Preprocess
+from vitkit.errors import CheckpointError, ConfigError, ImageError
+from vitkit.models import Model
+from vitkit.runtime.device import Precision, choose_device
+from vitkit.runtime.engine import Engine
+from vitkit.weights import store
+
+ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One class and the share that the model gives it, in [0, 1]."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The best class, its share, and the best few."""
+
+    label: str
+    score: float
+    topk: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one input of a stream: `values` or, where it could not be read, `error`."""
+
+    index: int
+    values: NDArray[np.float32] | None = None  # probabilities (K,) or features (D,)
+    error: str = ""
+
+
+class Classifier:
+    """A trained model that takes images as they come.
+
+    `model` is in evaluation mode, `preprocess` makes its input from an RGB array, `classes` name
+    its outputs. Images may be paths, encoded bytes, PIL images or RGB arrays (H, W, 3) uint8.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        preprocess: Preprocess,
+        classes: Sequence[str],
+        *,
+        architecture: str,
+        origin: Path | None = None,
+        device: str = "auto",
+        precision: Precision = "fp32",
+    ) -> None:
+        self.architecture = architecture
+        self.origin = origin  # the directory or file it was loaded from
+        self.preprocess = preprocess
+        self.classes = list(classes)
+        self.engine = Engine(model, preprocess, device=choose_device(device), precision=precision)
+
+    @property
+    def model(self) -> Model:
+        """The network itself, in evaluation mode."""
+        return self.engine.model
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], topk: int = 5, *, batch_size: int = 32
+    ) -> list[Prediction]:
+        """The best classes of each image, in order.
+
+        Raises:
+            ImageError: an image cannot be read; the message says which.
+        """
+        batches = self._batches(images, batch_size)
+        return [self.name(row, topk) for batch in batches for row in self._probabilities(batch)]
+
+    def embed(
+        self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 32
+    ) -> NDArray[np.float32]:
+        """Pooled features of each image, before the head: (n, D).
+
+        Raises:
+            ImageError: an image cannot be read; the message says which.
+        """
+        batches = [self.engine.features(b).numpy() for b in self._batches(images, batch_size)]
+        empty = np.empty((0, self.model.num_features), np.float32)
+        return np.concatenate(batches) if batches else empty
+
+    def name(self, probabilities: NDArray[np.float32], topk: int) -> Prediction:
+        """A prediction from one row of probabilities, (K,)."""
+        best = np.argsort(-probabilities, kind="stable")[:topk]
+        scores = tuple(Score(self.classes[i], float(probabilities[i])) for i in best)
+        return Prediction(scores[0].label, scores[0].score, scores)
+
+    def stream(
+        self,
+        source: Source,
+        *,
+        features: bool = False,
+        batch_size: int = 32,
+        workers: int | None = None,
+    ) -> Iterator[Answer]:
+        """Answers for every sample of a source, in order, in memory that does not grow with it.
+
+        Threads decode what comes next while the model runs.
+        """
+        workers = workers or default_workers()
+
+        def read(index: int) -> tuple[int, NDArray[np.uint8] | None, str]:
+            try:
+                return index, self.preprocess.fit(source.read(index)), ""
+            except ImageError as error:
+                return index, None, str(error)
+
+        run = self.engine.features if features else self.engine.probabilities
+        indices = range(len(source.samples))
+        ahead = batch_size * 2 + workers
+        waiting = look_ahead(read, indices, workers=workers, ahead=ahead)
+        while chunk := list(islice(waiting, batch_size)):
+            arrays = [array for _, array, _ in chunk if array is not None]
+            rows = iter(run(torch.from_numpy(np.stack(arrays))).numpy() if arrays else ())
+            for index, array, error in chunk:
+                values = None if array is None else next(rows)
+                yield Answer(index, values, error)
+
+    def save(self, directory: str | Path) -> None:
+        """Write a checkpoint directory that `vitkit.load` and timm's `local-dir:` open.
+
+        Raises:
+            CheckpointError: the directory exists and is not empty.
+        """
+        directory = Path(directory)
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise CheckpointError(f"{directory} exists and is not empty; choose another directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        store.save(
+            directory,
+            self.model,
+            architecture=self.architecture,
+            classes=self.classes,
+            preprocess=self.preprocess.to_timm(),
+        )
+
+    def _probabilities(self, batch: Tensor) -> NDArray[np.float32]:
+        return self.engine.probabilities(batch).numpy()
+
+    def _batches(
+        self, images: ImageLike | Iterable[ImageLike], batch_size: int
+    ) -> Iterator[Tensor]:
+        alone = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        several = iter(cast("Iterable[ImageLike]", [images] if alone else images))
+        while chunk := list(islice(several, batch_size)):
+            arrays = [self.preprocess.fit(to_rgb(image)) for image in chunk]
+            yield torch.from_numpy(np.stack(arrays))
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+) -> Classifier:
+    """A classifier from a run (its best weights), a checkpoint directory or a weights file.
+
+    `model` names the architecture where a weights file cannot say it.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+        WeightsError: its weights cannot be read or do not fit.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a run, a checkpoint or a weights file")
+    for inside in ("best", "last"):
+        if path.is_dir() and (path / inside / store.CONFIG).is_file():
+            path = path / inside
+            break
+    stored = store.load(path, model=model)
+    return Classifier(
+        stored.build(),
+        Preprocess.from_timm(stored.preprocess),
+        stored.classes,
+        architecture=stored.architecture,
+        origin=path,
+        device=device,
+        precision=precision,
+    )
+
+
+def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
+    """Any kind of image that a caller may hold as an RGB array: -> (H, W, 3) uint8.
+
+    Raises:
+        ImageError: it cannot be read.
+        ConfigError: it is none of the kinds taken.
+    """
+    if isinstance(image, (str, Path)):
+        try:
+            return decode(read_file(Path(image)))
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from error
+    if isinstance(image, bytes):
+        return decode(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    array: Any = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ConfigError(
+            f"an array of shape {array.shape} and type {array.dtype} is no image; "
+            "give (H, W, 3) uint8 in RGB"
+        )
+    return np.ascontiguousarray(array)

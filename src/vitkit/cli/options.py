@@ -1,0 +1,25 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(metavar="CKPT", help="A run or checkpoint directory, or a weights file."),
+]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder or .zip of class folders, a .csv or .jsonl manifest, `digits` or `shapes`.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and only that.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ModelOfFile = Annotated[
+    str | None, typer.Option("--model", help="The model of a weights file that cannot say it.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Where the run goes; made new.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

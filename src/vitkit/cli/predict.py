@@ -1,0 +1,56 @@
+"""`vitkit predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitkit.cli.options import Checkpoint, Debug, Device, Json, ModelOfFile
+from vitkit.cli.screen import Screen, warn
+from vitkit.progress import Progress
+
+
+def predict(
+    checkpoint: Checkpoint,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, zips or globs.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new .csv, .jsonl or .parquet file.")
+    ] = None,
+    topk: Annotated[int, typer.Option(min=1, help="How many classes each row names.")] = 5,
+    embed: Annotated[bool, typer.Option("--embed", help="Features instead of classes.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
+    model: ModelOfFile = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Name what is in images."""
+    from vitkit.classifier import load
+    from vitkit.data.sources import open_inputs
+    from vitkit.runtime.writer import Writer
+
+    writer = Writer(out, json=as_json)
+    source = open_inputs(inputs)
+    classifier = load(checkpoint, model=model, device=device)
+    failed = []
+    with Screen() as screen, writer:
+        for answer in classifier.stream(source, features=embed, batch_size=batch_size):
+            name = source.samples[answer.index].name
+            if answer.values is None:
+                failed.append((name, answer.error))
+            elif embed:
+                writer.embedding(name, answer.values)
+            else:
+                prediction = classifier.name(answer.values, topk)
+                writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
+            if out is not None:
+                screen(Progress("predict", answer.index + 1, len(source.samples)))
+    for name, reason in failed:
+        warn(f"left out {name}: {reason}")
+    if out is not None:
+        screen.say(f"{len(source.samples) - len(failed):,} rows in {out}")
+    if failed:
+        warn(f"{len(failed)} of {len(source.samples)} inputs could not be read")
+        raise typer.Exit(1)

@@ -1,0 +1,53 @@
+"""Which device runs a model, and in which precision."""
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from vitkit.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto` is the first CUDA device, or the CPU; other names are torch's: `cpu`, `cuda:1`.
+
+    Raises:
+        ConfigError: torch does not know the device, or the machine lacks it.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"device={wanted!r} is unknown; try auto, cpu or cuda:0") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={wanted!r} needs a CUDA device, and there is none; try cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device={wanted!r} is not there; this machine has {count} CUDA devices")
+    return device
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this device."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":  # only where the processor multiplies bfloat16 itself
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """The context in which a model computes: bfloat16 where asked for, or where it is faster.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision={precision!r} is unknown; choose auto, fp32 or bf16")
+    wide = precision == "fp32" or (precision == "auto" and not gains_from_bf16(device))
+    if wide:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

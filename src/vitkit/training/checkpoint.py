@@ -1,0 +1,117 @@
+"""What survives a crash, and how it reaches the disk whole or not at all.
+
+`last/` holds everything a run needs to go on: the weights to predict with, and in `state.pt` the
+weights being trained, the optimiser's state and the `Position`. Random numbers need no saving:
+every step draws them from the run's seed and its own number, and every epoch its order likewise.
+`best/` holds only weights to predict with.
+"""
+
+import contextlib
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitkit.errors import CheckpointError
+
+STATE = "state.pt"
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run stands."""
+
+    step: int = 0  # optimiser steps done
+    seconds: float = 0.0  # spent in training so far
+    best_top1: float = -1.0  # on the validation split
+    loss_sum: float = 0.0  # over the images of the present epoch
+    correct: float = 0.0
+    seen: int = 0  # images of the present epoch
+    epoch_seconds: float = 0.0  # spent on them
+
+    def start_epoch(self) -> None:
+        """Nothing has been seen of the next epoch."""
+        self.loss_sum, self.correct, self.seen, self.epoch_seconds = 0.0, 0.0, 0, 0.0
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """An empty directory to fill, which then takes the place of `directory` as one step.
+
+    If filling it fails, the old directory stays as it was. A crash between the two renames leaves
+    the old one under another name, where `recover` finds it.
+    """
+    new, old = _beside(directory, "new"), _beside(directory, "old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for file in new.iterdir():
+            _sync(file)
+        _sync(new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    new.rename(directory)
+    _sync(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(directory: Path) -> None:
+    """Undo a replacement that was cut off between its two renames."""
+    old = _beside(directory, "old")
+    if not directory.exists() and old.exists():
+        old.rename(directory)
+
+
+def save_state(
+    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> None:
+    """Write the part of a run that only training needs."""
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "position": asdict(position),
+    }
+    torch.save(state, directory / STATE)
+
+
+def load_state(
+    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> Position:
+    """Put model and optimiser back where `save_state` found them.
+
+    Raises:
+        CheckpointError: the state is absent, damaged, or of another model or optimiser.
+    """
+    path = directory / STATE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Position(**state["position"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; there is no run to resume") from None
+    except (RuntimeError, pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None
+
+
+def _beside(directory: Path, what: str) -> Path:
+    return directory.with_name(f".{directory.name}.{what}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""Every setting of a run: defaults, then `key=value`, checked, with the origin of each value."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from vitkit.errors import ConfigError, nearest
+from vitkit.models import find_config
+
+DEFAULT_MODEL = "vit_tiny_patch16_224"
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _square(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_square)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataSettings(Section):
+    """What is read, and how it becomes a model input."""
+
+    image_size: Size | None = None  # pixels, one side or [height, width]; None: the model's own
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share that the centre crop keeps
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
+    val_fraction: Share = 0.1  # of the training images, where the data has no val split
+    test_fraction: Share = 0.2  # of all images, where the data has no test split
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01  # share that may be skipped
+    max_megapixels: Positive = 50.0  # per image, from its header
+    max_megabytes: Positive = 64.0  # per image file
+    memory_gb: Positive | None = None  # for the decoded set; None: half of the machine's
+    workers: Annotated[int, Field(ge=1)] | None = None  # threads that decode; None: one per core
+
+
+class AugmentSettings(Section):
+    """What is done to training images at random."""
+
+    mirror: bool = True  # left to right, half of the images
+    shift: Share = 0.125  # share of the side that an image moves by at most
+
+
+class TrainSettings(Section):
+    """One training run."""
+
+    model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name` and fields of the model's config
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    lr: Positive = 1e-3  # the highest learning rate of AdamW
+    min_lr: Annotated[float, Field(ge=0)] = 1e-5  # at the end of the cosine
+    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05  # decoupled; of matrices only
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    label_smoothing: Share = 0.1
+    clip_grad: Annotated[float, Field(ge=0)] = 1.0  # norm of the gradient; 0: no limit
+    ema: Share = 0.999  # decay of the weight average that is evaluated; 0: none
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None  # of the CPU; None: torch's own choice
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def architecture(self) -> str:
+        """The published name of the model."""
+        return str(self.model["name"])
+
+    @property
+    def model_overrides(self) -> dict[str, Any]:
+        """What the run changes in the published configuration."""
+        return {key: value for key, value in self.model.items() if key != "name"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One resolved value and where it comes from."""
+
+    key: str
+    value: Any
+    origin: str  # "default", "recipe" or "command line"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolved:
+    """Checked settings with their origins."""
+
+    settings: TrainSettings
+    origins: Mapping[str, str]  # of the keys that are not at their default
+
+    def rows(self) -> list[Setting]:
+        """Every setting by its dotted key, in the order of their definition."""
+        flat = _flatten(self.settings.model_dump(mode="json"))
+        return [Setting(key, value, self.origins.get(key, "default")) for key, value in flat]
+
+    def to_yaml(self) -> str:
+        """The settings as a file that `resolve` takes back."""
+        return yaml.safe_dump(self.settings.model_dump(mode="json"), sort_keys=False)
+
+
+def resolve(
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    saved: Mapping[str, Any] | None = None,
+    origin: str = "command line",
+) -> Resolved:
+    """Defaults, or `saved` settings, with `key=value` overrides (dotted keys reach into sections).
+
+    Raises:
+        ConfigError: an unknown key, with the nearest real one, or a value that breaks a rule.
+    """
+    values = dict(saved or {})
+    origins: dict[str, str] = {}
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse, overrides)
+    for key, value in pairs:
+        _check_key(key)
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place[section] = dict(place.get(section, {}))
+            place = place[section]
+        place[name] = value
+        origins[key] = origin
+    values["model"] = {"name": DEFAULT_MODEL, **values.get("model", {})}
+    try:
+        settings = TrainSettings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+    find_config(settings.architecture, **_tuples(settings.model_overrides))
+    return Resolved(settings, origins)
+
+
+def known_keys() -> list[str]:
+    """Every dotted key with a default; `model.*` takes the fields of the model's config too."""
+    return [key for key, _ in _flatten(TrainSettings().model_dump())]
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is no setting; write key=value, such as epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{key}={text!r} cannot be read as a value; quote it") from None
+    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a word
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return key.strip(), value
+
+
+def _check_key(key: str) -> None:
+    known = known_keys()
+    if key in known or key.startswith("model."):
+        return
+    sections = {name.partition(".")[0] for name in known if "." in name}
+    if key in sections:
+        inside = ", ".join(name for name in known if name.startswith(f"{key}."))
+        raise ConfigError(f"{key!r} is a group of settings; set one of {inside}")
+    raise ConfigError(f"no setting is called {key!r}{nearest(key, known)}")
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key}={first['input']!r}: {rule}"

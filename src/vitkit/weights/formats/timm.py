@@ -1,0 +1,62 @@
+"""timm's names for what our configurations say."""
+
+import dataclasses
+from typing import Any
+
+from vitkit.errors import WeightsError
+from vitkit.models import CONFIGS, Config
+from vitkit.models.vit import ViTConfig
+
+ARGUMENTS = {
+    "image_size": "img_size",
+    "patch_size": "patch_size",
+    "dim": "embed_dim",
+    "depth": "depth",
+    "depths": "depths",
+    "num_heads": "num_heads",
+    "window_size": "window_size",
+    "mlp_ratio": "mlp_ratio",
+    "in_channels": "in_chans",
+    "num_classes": "num_classes",
+    "class_token": "class_token",
+    "registers": "reg_tokens",
+    "layer_scale": "init_values",
+    "qk_norm": "qk_norm",
+}
+POOLS = {"cls": "token", "mean": "avg", "attention": "map"}
+TRAINING_ONLY = {"dropout", "attention_dropout", "drop_path"}  # no part of what is computed later
+
+
+def model_args(architecture: str, config: Config) -> dict[str, Any]:
+    """Arguments with which `timm.create_model(architecture, ...)` builds the same model.
+
+    Raises:
+        WeightsError: timm has no argument for a setting of ours.
+    """
+    arguments: dict[str, Any] = {}
+    for key, value in changes(architecture, config).items():
+        if key in ARGUMENTS:
+            arguments[ARGUMENTS[key]] = value
+        elif key == "pool":
+            arguments["global_pool"] = POOLS[value]
+        elif key == "position":  # timm reads our fixed tables as if they had been learned
+            arguments["pos_embed"] = "none" if value == "none" else "learn"
+        elif key == "prefix_positions":
+            arguments["no_embed_class"] = not value
+        elif key not in TRAINING_ONLY:
+            raise WeightsError(f"timm's {architecture} has no argument for {key}={value!r}")
+    return arguments
+
+
+def changes(architecture: str, config: Config) -> dict[str, Any]:
+    """The fields in which a configuration differs from its published variant."""
+    published = CONFIGS[architecture]
+    pairs = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    return {name: value for name, value in pairs if value != getattr(published, name)}
+
+
+def head_names(architecture: str, config: Config) -> dict[str, Any]:
+    """Which modules timm calls the first convolution and the classifier."""
+    plain = "head" if isinstance(config, ViTConfig) else "head.fc"
+    classifier = ["head", "head_dist"] if "distilled" in architecture else plain
+    return {"first_conv": "patch_embed.proj", "classifier": classifier}
