@@ -16,10 +16,10 @@ def test_a_resumed_run_counts_once() -> None:
     assert rows[1]["val_top1"] == 0.2
 
 
-def test_best_is_the_first_of_the_highest() -> None:
+def test_best_is_the_last_of_the_highest() -> None:
     scores = [0.3, math.nan, 0.9, None, 0.9]
     found = best([row(i, val_top1=score) for i, score in enumerate(scores)])
-    assert found is not None and found["epoch"] == 2
+    assert found is not None and found["epoch"] == 4
     assert best([row(1, val_top1=None)]) is None
     assert best([]) is None
 

@@ -39,15 +39,21 @@ class Archive:
     folders: tuple[str, ...]  # `a/b/`, sorted
     # Of every name: position, stored bytes, real bytes, CRC-32, method. A ZipInfo has 15 times it.
     table: NDArray[np.int64] = field(repr=False)
+    max_bytes: int = MAX_BYTES  # of one member, unpacked
 
     def read(self, name: str) -> bytes:
         """The content of one member.
 
         Raises:
-            ImageError: it is damaged, or larger than its header says.
+            ImageError: it is damaged, too large, or larger than its header says.
         """
         row = bisect_left(self.names, name)
         offset, stored, size, crc, method = (int(value) for value in self.table[row])
+        if max(size, stored) > self.max_bytes:
+            raise ImageError(
+                f"has {max(size, stored)} bytes in {self.path.name}, more than "
+                f"max_bytes={self.max_bytes}; make it smaller or raise the limit"
+            )
         try:
             with open(self.path, "rb", buffering=0) as file:
                 file.seek(offset)
@@ -94,12 +100,12 @@ def open_archive(
             f"its largest member is {largest.filename!r}"
         )
     for member in members:
-        if reason := _refusal(member, max_bytes):
+        if reason := _refusal(member):
             raise DataError(f"{path}: member {member.filename!r} {reason}")
-    return _archive(path, members)
+    return _archive(path, members, max_bytes)
 
 
-def _refusal(member: ZipInfo, max_bytes: int) -> str:
+def _refusal(member: ZipInfo) -> str:
     """Why an archive with this member is not opened, or nothing."""
     if leaves(member.filename) or "\\" in member.filename:
         return (
@@ -113,8 +119,6 @@ def _refusal(member: ZipInfo, max_bytes: int) -> str:
         return ""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"has compression {member.compress_type}; make the zip again with deflate"
-    if (size := max(member.file_size, member.compress_size)) > max_bytes:
-        return f"has {size} bytes, more than max_bytes={max_bytes}; remove it or raise the limit"
     return ""
 
 
@@ -124,7 +128,7 @@ def _plain(member: ZipInfo) -> str:
     return normpath(name) if name.startswith("./") or "/./" in name or "//" in name else name
 
 
-def _archive(path: Path, members: Sequence[ZipInfo]) -> Archive:
+def _archive(path: Path, members: Sequence[ZipInfo], max_bytes: int) -> Archive:
     files = {}
     for member in members:
         name = _plain(member)
@@ -145,7 +149,8 @@ def _archive(path: Path, members: Sequence[ZipInfo]) -> Archive:
         for member in map(files.__getitem__, names)
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 5)
-    return Archive(path, names, tuple(sorted(filter(may_be_image, folders))), table)
+    listed = tuple(sorted(filter(may_be_image, folders)))
+    return Archive(path, names, listed, table, max_bytes)
 
 
 def _read_exactly(file: int, count: int) -> bytes:

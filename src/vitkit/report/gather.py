@@ -1,14 +1,16 @@
 """What the report of a finished run shows, gathered from the run."""
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
-from vitkit.training.run import Outcome, describe_environment
+from vitkit.training.run import ENVIRONMENT, Outcome
 
 MISTAKES = 24  # shown
-SAMPLE_CLASSES = 50  # shown with an image at most
+SAMPLE_CLASSES = 30  # shown with an image at most
 
 
 def gather(outcome: Outcome) -> Report:
@@ -31,7 +33,7 @@ def gather(outcome: Outcome) -> Report:
         mistakes=mistakes(outcome),
         samples=samples(outcome),
         settings=prepared.resolved.rows(),
-        environment=describe_environment(prepared.device),
+        environment=json.loads((outcome.run.directory / ENVIRONMENT).read_text("utf-8")),
         seconds=history[-1]["seconds"] if history else None,
     )
 

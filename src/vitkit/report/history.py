@@ -57,9 +57,9 @@ def charts(rows: Sequence[HistoryRow]) -> list[Chart]:
 
 
 def best(rows: Sequence[HistoryRow]) -> HistoryRow | None:
-    """The first row with the highest validation accuracy, if any was validated."""
+    """The last row with the highest validation accuracy, if any was validated."""
     scored = [row for row in rows if _is_finite(row.get("val_top1"))]
-    return max(scored, key=lambda row: float(row["val_top1"]), default=None)
+    return max(reversed(scored), key=lambda row: float(row["val_top1"]), default=None)
 
 
 def diverged(rows: Sequence[HistoryRow]) -> list[int]:
