@@ -4,8 +4,17 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import vitkit
+
+# Before torch starts: on models this small, threads would mostly wait for each other, and for
+# minutes where another program keeps a core busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,9 +29,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def unpacked(
-    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def unpacked(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`unpacked("flowers.zip")` is a folder with what that archive holds, unpacked once."""
     folders: dict[str, Path] = {}
 
@@ -34,3 +41,44 @@ def unpacked(
         return folders[name]
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three classes of twenty small images, which their colours tell apart."""
+    folder = tmp_path_factory.mktemp("data") / "colours"
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(("blue", "green", "red")):
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.integers(0, 120, (12, 10, 3), dtype=np.uint8)
+            pixels[..., 2 - channel] += 130
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, Any]:
+    """Settings of a run that takes a moment."""
+    return {
+        "model.patch_size": 4,
+        "model.dim": 16,
+        "model.depth": 1,
+        "model.num_heads": 2,
+        "data.image_size": 8,
+        "epochs": 4,
+        "batch_size": 16,
+        "lr": 1e-2,
+        "ema": 0.9,
+        "warmup_epochs": 1,
+        "precision": "fp32",
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(
+    colours: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> "vitkit.Run":
+    """A finished run on `colours`; not to be changed."""
+    return vitkit.train(colours, out=tmp_path_factory.mktemp("runs") / "finished", **tiny)

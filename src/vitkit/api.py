@@ -10,7 +10,7 @@ import numpy as np
 from vitkit.classifier import Classifier
 from vitkit.data.sources import Source, open_source
 from vitkit.data.split import load_split
-from vitkit.errors import DataError
+from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
 from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
@@ -43,7 +43,12 @@ def train(
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
     settings: dict[str, Any] = {**({"model.name": model} if model else {}), **overrides}
-    resolved = resolve(settings, origin="argument")
+    if resume and out is None:
+        raise ConfigError("resume=True needs out, the directory of the run to go on with")
+    if resume and out is not None:
+        resolved = training.resumed_settings(Path(out), settings)
+    else:
+        resolved = resolve(settings, origin="argument")
     directory = Path(out) if out is not None else new_directory(data, resolved)
     return run(data, resolved, directory, resume=resume, listen=listen, stop=stop)
 
@@ -114,8 +119,9 @@ def select(source: Source, split: str, origin: Path | None) -> Source:
     if split == "all":
         return source
     splits = [sample.split for sample in source.samples]
-    if not any(splits):
-        splits = saved_splits(source, origin)
+    if split not in splits:  # perhaps the run cut it out of the source's train
+        saved = saved_splits(source, origin)
+        splits = saved if any(saved) else splits
     if not any(splits) and split == "test":
         return source
     indices = [i for i, name in enumerate(splits) if name == split]
@@ -130,6 +136,6 @@ def saved_splits(source: Source, origin: Path | None) -> list[str | None]:
     for directory in (origin, origin.parent) if origin else ():
         if (directory / SPLIT).is_file():
             rows = {row.name: row.split for row in load_split(directory / SPLIT)}
-            if all(sample.name in rows for sample in source.samples):
-                return [rows[sample.name] for sample in source.samples]
+            found = [rows.get(sample.name) for sample in source.samples]
+            return found if all(found) else [None] * len(found)
     return [None] * len(source.samples)

@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from vitkit.data.image import decode, read_file
+from vitkit.data.image import decode, from_pil, read_file
 from vitkit.data.loader import default_workers, look_ahead
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
@@ -87,6 +87,7 @@ class Classifier:
 
         Raises:
             ImageError: an image cannot be read; the message says which.
+            ConfigError: something else than an image, or `topk` or `batch_size` below 1.
         """
         batches = self._batches(images, batch_size)
         return [self.name(row, topk) for batch in batches for row in self._probabilities(batch)]
@@ -104,7 +105,15 @@ class Classifier:
         return np.concatenate(batches) if batches else empty
 
     def name(self, probabilities: NDArray[np.float32], topk: int) -> Prediction:
-        """A prediction from one row of probabilities, (K,)."""
+        """A prediction from one row of probabilities, (K,); all classes if `topk` is above K.
+
+        Raises:
+            ConfigError: `topk` is below 1, or the model has no classes.
+        """
+        if topk < 1:
+            raise ConfigError(f"topk={topk} is less than 1; try 5")
+        if not self.classes:
+            raise ConfigError("the model has no head, so nothing to predict; use its features")
         best = np.argsort(-probabilities, kind="stable")[:topk]
         scores = tuple(Score(self.classes[i], float(probabilities[i])) for i in best)
         return Prediction(scores[0].label, scores[0].score, scores)
@@ -122,6 +131,7 @@ class Classifier:
         Threads decode what comes next while the model runs.
         """
         workers = workers or default_workers()
+        _check_batch_size(batch_size)
 
         def read(index: int) -> tuple[int, NDArray[np.uint8] | None, str]:
             try:
@@ -164,10 +174,11 @@ class Classifier:
     def _batches(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int
     ) -> Iterator[Tensor]:
+        _check_batch_size(batch_size)
         alone = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
-        several = iter(cast("Iterable[ImageLike]", [images] if alone else images))
+        several = enumerate(cast("Iterable[ImageLike]", [images] if alone else images))
         while chunk := list(islice(several, batch_size)):
-            arrays = [self.preprocess.fit(to_rgb(image)) for image in chunk]
+            arrays = [self.preprocess.fit(_read(index, image)) for index, image in chunk]
             yield torch.from_numpy(np.stack(arrays))
 
 
@@ -183,7 +194,7 @@ def load(
     `model` names the architecture where a weights file cannot say it.
 
     Raises:
-        CheckpointError: there is no checkpoint.
+        CheckpointError: there is no checkpoint, or it is damaged.
         WeightsError: its weights cannot be read or do not fit.
     """
     path = Path(path)
@@ -194,15 +205,34 @@ def load(
             path = path / inside
             break
     stored = store.load(path, model=model)
+    try:
+        preprocess = Preprocess.from_timm(stored.preprocess)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, ConfigError) else repr(error)
+        raise CheckpointError(f"{path} has no preprocessing we know: {reason}") from None
     return Classifier(
         stored.build(),
-        Preprocess.from_timm(stored.preprocess),
+        preprocess,
         stored.classes,
         architecture=stored.architecture,
         origin=path,
         device=device,
         precision=precision,
     )
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} is less than 1; try 32")
+
+
+def _read(index: int, image: ImageLike) -> NDArray[np.uint8]:
+    """`to_rgb` with errors that say which image it was."""
+    try:
+        return to_rgb(image)
+    except ImageError as error:
+        name = image if isinstance(image, str | Path) else f"images[{index}]"
+        raise ImageError(f"{name}: {error}") from error
 
 
 def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
@@ -213,16 +243,13 @@ def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
         ConfigError: it is none of the kinds taken.
     """
     if isinstance(image, (str, Path)):
-        try:
-            return decode(read_file(Path(image)))
-        except ImageError as error:
-            raise ImageError(f"{image}: {error}") from error
+        return decode(read_file(Path(image)))
     if isinstance(image, bytes):
         return decode(image)
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return from_pil(image)
     array: Any = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ConfigError(
             f"an array of shape {array.shape} and type {array.dtype} is no image; "
             "give (H, W, 3) uint8 in RGB"

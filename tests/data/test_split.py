@@ -211,6 +211,7 @@ def test_resolve_moves_no_copy_of_a_fixed_image(seed: int, same_labels: bool) ->
     if same_labels:
         groups = [sample.name.partition("/")[2] for sample in samples]
     splits = resolve(samples, groups, seed=seed)
+    assert [i for i, split in enumerate(splits) if split == "test"] == list(range(100, 120))
     made = {g for g, split in zip(groups, splits, strict=True) if split == "val"}
     others = {g for g, split in zip(groups, splits, strict=True) if split != "val"}
     assert made.isdisjoint(others)

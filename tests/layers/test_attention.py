@@ -213,6 +213,19 @@ def test_runs_under_autocast(qk_norm: bool) -> None:
     torch.testing.assert_close(y.float(), ours(x), atol=2e-2, rtol=2e-2)
 
 
+def test_a_norm_may_widen_queries_and_keys() -> None:
+    """Autocast on a GPU runs LayerNorm in float32."""
+
+    class Widen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.float()
+
+    ours, x = Attention(32, 4).bfloat16(), torch.randn(2, 9, 32, dtype=torch.bfloat16)
+    plain = ours(x)
+    ours.q_norm = ours.k_norm = Widen()
+    assert torch.equal(ours(x), plain)
+
+
 def test_dropout_only_in_training() -> None:
     ours, x = Attention(32, 4, attention_dropout=0.5), torch.randn(2, 9, 32)
     assert not torch.equal(ours.train()(x), ours(x))

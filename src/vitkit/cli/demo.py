@@ -23,7 +23,7 @@ SETTINGS = (
 
 
 def demo(out: Out = None, debug: Debug = False) -> None:
-    """Train, evaluate and report on real handwritten digits, in under 3 minutes on 2 cores."""
+    """Train, evaluate and report on real digits, in under 3 minutes."""
     from vitkit import api
     from vitkit.training.config import resolve
 

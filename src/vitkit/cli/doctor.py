@@ -19,7 +19,7 @@ NEEDED = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "pydantic",
 
 
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Say which versions, devices and extras are here, and how to get what is missing."""
+    """Say what is here, what is missing and how to get it."""
     found = examine()
     if as_json:
         typer.echo(json.dumps(found, indent=2))

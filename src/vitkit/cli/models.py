@@ -13,7 +13,7 @@ def models(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the models: names, parameters, multiply-accumulates, input size, source."""
+    """List the models with their size, cost and source."""
     from vitkit.errors import ConfigError
     from vitkit.models import list_models
     from vitkit.models.cost import cost

@@ -7,31 +7,31 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from vitkit.progress import Progress
 
-PLAIN_EVERY = 10.0  # seconds between lines of one phase where there is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines of a phase where there is no terminal
 
 
 class Screen:
     """Shows progress; a context manager, so that the bar is gone afterwards."""
 
     def __init__(self) -> None:
+        # Here: a command that only prints its help does without rich.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
         self.console = Console(stderr=True, highlight=False)
         self.bar = Bar(
-            TextColumn("{task.description:<14}"),
-            BarColumn(bar_width=28, complete_style="cyan", finished_style="cyan"),
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=20, complete_style="cyan", finished_style="cyan"),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             console=self.console,
             transient=True,
         )
         self.task = self.bar.add_task("", total=None, figures="", visible=False)
-        self.spoke = 0.0
-        self.phase = ""
+        self.spoke = time.monotonic()
 
     def __enter__(self) -> "Screen":
         if self.console.is_terminal:
@@ -44,14 +44,16 @@ class Screen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.bar.stop()
+        if self.console.is_terminal:  # otherwise it prints an empty line
+            self.bar.stop()
+        if kind is KeyboardInterrupt:
+            self.say("interrupted")
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work has come."""
         figures = "  ".join(f"{name} {value}" for name, value in progress.figures.items())
-        ended = progress.done >= progress.total
         if progress.final:
-            self.say(f"{progress.phase:<14} {figures}")
+            self.say(f"{progress.phase:<12} {figures}")
         elif self.console.is_terminal:
             self.bar.update(
                 self.task,
@@ -59,15 +61,15 @@ class Screen:
                 completed=progress.done,
                 total=progress.total,
                 figures=figures,
-                visible=not ended,
+                visible=progress.done < progress.total,
             )
-        elif time.monotonic() - self.spoke > PLAIN_EVERY or (ended and progress.phase == "read"):
+        elif time.monotonic() - self.spoke > PLAIN_EVERY:
             self.spoke = time.monotonic()
-            self.say(f"{progress.phase:<14} {progress.done}/{progress.total}  {figures}")
+            self.say(f"{progress.phase:<12} {progress.done:,}/{progress.total:,}  {figures}")
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, style: str | None = None) -> None:
         """One line that stays."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(line, style=style, markup=False, emoji=False, soft_wrap=True)
 
 
 def warn(line: str) -> None:

@@ -1,6 +1,8 @@
 """`vitkit train`."""
 
+import shlex
 import signal
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 
 from vitkit.cli.options import Data, Debug, Out
 from vitkit.cli.screen import Screen
+from vitkit.progress import Progress
 
 if TYPE_CHECKING:
     from vitkit.training.config import Resolved
@@ -21,7 +24,7 @@ def train(
     data: Data,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as epochs=10."),
+        typer.Argument(metavar="KEY=VALUE", help="Settings, such as epochs=10."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A name from `vitkit models`.")] = None,
     out: Out = None,
@@ -57,31 +60,48 @@ def run_and_show(
     """Train behind a progress bar and print where the result is; exit 130 if interrupted."""
     from vitkit import api
 
-    with Screen() as screen, interruptible() as stop:
-        show_settings(screen, resolved)
-        run = api.run(data, resolved, directory, resume=resume, listen=screen, stop=stop)
+    with Screen() as screen, interruptible(screen) as stop:
+        shown = False
+
+        def listen(progress: Progress) -> None:
+            nonlocal shown
+            if not shown:  # once images are read: by now a mistake would have ended the command
+                show_settings(screen, resolved)
+            shown = True
+            screen(progress)
+
+        run = api.run(data, resolved, directory, resume=resume, listen=listen, stop=stop)
     if not run.finished:
-        screen.say(f"interrupted; saved in {directory}; to go on:")
-        screen.say(f"  vitkit train {data} --out {directory} --resume")
+        again = shlex.join(["vitkit", "train", data, "--out", str(directory), "--resume"])
+        screen.say(f"interrupted and saved; to go on:\n  {again}")
         raise typer.Exit(130)
     show_result(run)
     return run
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for an end after this step; the second time they end at once."""
-    asked = False
+def interruptible(screen: Screen) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for an end after this step; the second time they end at once.
+
+    So do they before the first step, when there is nothing to save.
+    """
+    asked = training = False
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked or not training:
             raise KeyboardInterrupt
         asked = True
+        screen.say("stopping after this step; Ctrl-C again stops at once, without saving")
+
+    def stop() -> bool:
+        nonlocal training
+        training = True
+        return asked
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -92,9 +112,11 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
     rows = resolved.rows()
     for row in rows:
         if row.origin != "default":
-            screen.say(f"  {row.key}={row.value}  ({row.origin})")
-    rest = "  ".join(f"{row.key}={row.value}" for row in rows if row.origin == "default")
-    screen.console.print(f"  defaults: {rest}", style="dim", markup=False)
+            screen.say(f"{row}  ({row.origin})")
+    rest = " ".join(str(row) for row in rows if row.origin == "default")
+    width = max(screen.console.width, 40)
+    lines = textwrap.wrap(rest, width - 9, break_long_words=False, break_on_hyphens=False)
+    screen.say("defaults " + "\n         ".join(lines), style="dim")
 
 
 def show_plan(prepared: "Prepared") -> None:

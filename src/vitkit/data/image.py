@@ -83,6 +83,22 @@ def decode(
         raise ImageError(f"damaged {kind} file ({reason}); replace or remove it") from error
 
 
+def from_pil(image: Image.Image) -> NDArray[np.uint8]:
+    """A PIL image to RGB by the rules of `decode`: (H, W, 3), read-only.
+
+    Raises:
+        ImageError: it was opened without being read, and its file is damaged or cut short.
+    """
+    try:
+        with _whole_images_only:
+            return np.asarray(_to_rgb(image))
+    except ImageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or repr(error)
+        raise ImageError(f"cannot be decoded ({reason}); replace it") from error
+
+
 def _check_bytes(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise ImageError(
@@ -181,10 +197,10 @@ _TURNS: Final = {
 }
 
 
-def _to_rgb(file: ImageFile.ImageFile) -> Image.Image:
+def _to_rgb(file: Image.Image) -> Image.Image:
     """Decode the first picture: upright, sRGB, on white."""
-    image: Image.Image = file
-    frame = file.tile[0].extents if isinstance(file, GifImageFile) else None
+    image = file
+    frame = file.tile[0].extents if isinstance(file, GifImageFile) and file.tile else None
     _load(file)
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         image = _to_grey(file)
@@ -202,7 +218,7 @@ def _to_rgb(file: ImageFile.ImageFile) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _exif(file: ImageFile.ImageFile) -> bytes:
+def _exif(file: Image.Image) -> bytes:
     """The EXIF block, which Pillow leaves unread. (It turns a TIFF by its own tag.)"""
     if text := file.info.get("Raw profile type exif"):
         try:
@@ -213,9 +229,9 @@ def _exif(file: ImageFile.ImageFile) -> bytes:
     return exif if isinstance(exif, bytes) else b""
 
 
-def _load(file: ImageFile.ImageFile) -> None:
+def _load(file: Image.Image) -> None:
     """Decode pixels, and fail where Pillow would not."""
-    if not isinstance(file, TiffImageFile):
+    if not isinstance(file, TiffImageFile) or not file.tile:  # or loaded before
         file.load()
     elif file.info["compression"] in ("tiff_ccitt", "group3", "group4", "tiff_raw_16"):
         _load_fax(file)
@@ -264,7 +280,7 @@ def _load_fax(file: TiffImageFile) -> None:
 _WHITES: Final = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
 
 
-def _to_grey(file: ImageFile.ImageFile) -> Image.Image:
+def _to_grey(file: Image.Image) -> Image.Image:
     """A single channel deeper than 8 bits to mode L, by the rules in `decode`."""
     tags = file.tag_v2 if isinstance(file, TiffImageFile) else {}
     values = np.asarray(file)

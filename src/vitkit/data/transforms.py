@@ -19,6 +19,8 @@ RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OBLONG = 32  # times as long as wide, after which the ends of an image are left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Preprocess:
     std: tuple[float, ...] = HALF
 
     def __post_init__(self) -> None:
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise ConfigError(f"image_size={self.image_size} is not (height, width) in pixels")
         if not 0 < self.crop <= 1:
             raise ConfigError(f"crop={self.crop} is not in (0, 1]; 1.0 keeps the whole middle")
         if self.interpolation not in RESAMPLING:
@@ -59,7 +63,7 @@ class Preprocess:
 
     def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop without normalising: (H, W, 3) -> (C, h, w), uint8."""
-        picture = Image.fromarray(image)
+        picture = Image.fromarray(self._middle(image))
         if self.channels == 1:
             picture = picture.convert("L")
         size = self._cover(picture.size)
@@ -69,7 +73,7 @@ class Preprocess:
         left = round((picture.width - width) / 2)
         top = round((picture.height - height) / 2)
         pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
-        return np.ascontiguousarray(pixels.reshape(height, width, -1).transpose(2, 0, 1))
+        return pixels.reshape(height, width, -1).transpose(2, 0, 1).copy()  # Pillow's is read-only
 
     def normalise(self, batch: Tensor) -> Tensor:
         """To the range that the model was trained on: (B, C, h, w) uint8 -> float32."""
@@ -77,6 +81,12 @@ class Preprocess:
         mean = torch.tensor(self.mean, device=batch.device).view(shape)
         std = torch.tensor(self.std, device=batch.device).view(shape)
         return batch.float().div_(255).sub_(mean).div_(std)
+
+    def _middle(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of an oblong image around what the crop shows: a line resized whole is vast."""
+        most = OBLONG * min(image.shape[:2]) * max(self.image_size) // min(self.image_size)
+        top, left = (max(side - most, 0) // 2 for side in image.shape[:2])
+        return image[top : image.shape[0] - top, left : image.shape[1] - left]
 
     def _cover(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height, in the image's own proportions, that just cover the crop's frame."""
@@ -99,13 +109,21 @@ class Preprocess:
 
     @classmethod
     def from_timm(cls, cfg: Mapping[str, Any]) -> "Preprocess":
-        """The reverse of `to_timm`; what `cfg` does not say keeps timm's defaults."""
+        """The reverse of `to_timm`; what `cfg` does not say keeps timm's defaults.
+
+        Raises:
+            ConfigError: a value outside its range, or a way to crop that is not ours.
+        """
         channels, height, width = cfg["input_size"]
-        mean, std = cfg.get("mean", HALF[:channels]), cfg.get("std", HALF[:channels])
+        mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
+        if cfg.get("crop_mode", "center") != "center":
+            raise ConfigError(f"crop_mode={cfg['crop_mode']!r} is not supported; only center is")
+        if len(mean) != channels:
+            raise ConfigError(f"input_size={cfg['input_size']} and mean={mean} differ in channels")
         return cls(
             image_size=(height, width),
             crop=cfg.get("crop_pct", 0.875),
             interpolation=cfg.get("interpolation", "bicubic"),
-            mean=tuple(mean),
-            std=tuple(std),
+            mean=mean,
+            std=std,
         )

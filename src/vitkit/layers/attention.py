@@ -11,9 +11,9 @@ from vitkit.errors import ConfigError
 MapListener = Callable[[Tensor], None]
 
 # Where two matrix products and a softmax beat the fused kernel: benchmarks/attention.py measures
-# it and benchmarks/results/ keeps the table. On a CPU in bfloat16 they take half the time or less
-# while the map is small enough to be written out. In float32 the fused kernel wins, and in float16
-# by far: its plain products have no fast path on most CPUs.
+# it and benchmarks/results/ keeps the table. On a CPU in bfloat16 they mostly take half the time or
+# less for maps up to about 30 MiB, and about the same near 60. In float32 the two are close on
+# small maps and the fused kernel wins on large ones; in float16 it wins by far on all.
 EXPLICIT_ON_CPU = (torch.bfloat16,)
 EXPLICIT_MAP_BYTES = 64 * 2**20
 

@@ -27,6 +27,9 @@ def choose_device(wanted: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"device={wanted!r} is not there; this machine has {count} CUDA devices")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device.type not in ("cpu", "cuda", accelerator.type if accelerator else "cpu"):
+        raise ConfigError(f"device={wanted!r} is not there; try auto, cpu or cuda:0")
     return device
 
 

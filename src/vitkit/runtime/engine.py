@@ -12,6 +12,9 @@ class Engine:
     """A model in evaluation mode with the normalisation it needs, on one device.
 
     Takes uint8 batches as `Preprocess.fit` makes them, (B, C, h, w), from any device.
+
+    Raises:
+        ConfigError: an unknown precision.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class Engine:
         self.model = model.to(device).eval()
         self.preprocess = preprocess
         self.device = device
+        autocast(device, precision)  # so that a wrong one is found now
         self.precision = precision
 
     @torch.inference_mode()

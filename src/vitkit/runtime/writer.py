@@ -1,5 +1,6 @@
 """Predictions as rows: CSV, JSON lines or parquet by suffix, or to standard output."""
 
+import contextlib
 import csv
 import json as jsonlib
 import os
@@ -158,12 +159,12 @@ class Writer:
 
     def prediction(self, name: str, scores: Sequence[tuple[str, float]]) -> None:
         """A row of the best classes, best first."""
-        topk = [{"label": label, "score": score} for label, score in scores]
-        self.format.write({"file": name, **topk[0], "topk": topk})
+        topk = [{"label": _writable(label), "score": score} for label, score in scores]
+        self.format.write({"file": _writable(name), **topk[0], "topk": topk})
 
     def embedding(self, name: str, values: NDArray[np.float32]) -> None:
         """A row of features, (D,)."""
-        self.format.write({"file": name, "embedding": [float(value) for value in values]})
+        self.format.write({"file": _writable(name), "embedding": values.tolist()})
 
     def __exit__(
         self,
@@ -173,12 +174,16 @@ class Writer:
     ) -> None:
         whole = kind is None or issubclass(kind, KeyboardInterrupt)
         try:
-            if whole:
-                self.format.close()
+            with self.file or contextlib.nullcontext():
+                if whole:
+                    self.format.close()
+            if self.path is not None and whole:
+                os.replace(self.temporary, self.path)
         finally:
-            if self.file is not None:
-                self.file.close()
-        if self.path is not None and whole:
-            os.replace(self.temporary, self.path)
-        elif self.path is not None:
-            self.temporary.unlink(missing_ok=True)
+            if self.path is not None:
+                self.temporary.unlink(missing_ok=True)
+
+
+def _writable(text: str) -> str:
+    """Names of files may hold bytes that are no UTF-8; those become escapes such as `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -20,6 +20,16 @@ import torch
 from vitkit.errors import CheckpointError
 
 STATE = "state.pt"
+DAMAGE = (  # what reading a state that is not whole, or of something else, can raise
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass(slots=True)
@@ -100,8 +110,8 @@ def load_state(
         return Position(**state["position"])
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; there is no run to resume") from None
-    except (RuntimeError, pickle.UnpicklingError, KeyError, ValueError, TypeError, EOFError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+    except DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None
 
 

@@ -2,16 +2,22 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import find_config
 
 DEFAULT_MODEL = "vit_tiny_patch16_224"
+FOLLOWS = {  # fields of a model's config that the data decides, and from what
+    "num_classes": "the classes of the data; leave it out",
+    "in_channels": "the number of values in data.mean; set that",
+    "image_size": "data.image_size; set that",
+}
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -64,7 +70,7 @@ class TrainSettings(Section):
     batch_size: Annotated[int, Field(ge=1)] = 128
     lr: Positive = 1e-3  # the highest learning rate of AdamW
     min_lr: Annotated[float, Field(ge=0)] = 1e-5  # at the end of the cosine
-    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0  # half of the run at most
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # decoupled; of matrices only
     betas: tuple[Share, Share] = (0.9, 0.999)
     label_smoothing: Share = 0.1
@@ -73,7 +79,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None  # of the CPU; None: torch's own choice
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @property
     def architecture(self) -> str:
@@ -92,7 +98,13 @@ class Setting:
 
     key: str
     value: Any
-    origin: str  # "default", "recipe" or "command line"
+    origin: str  # "default", "saved", "command line", "argument" or "demo"
+
+    def __str__(self) -> str:
+        """As it is written on a command line: `data.mean=[0.5,0.5,0.5]`."""
+        plain = isinstance(self.value, str)
+        text = self.value if plain else json.dumps(self.value, separators=(",", ":"))
+        return f"{self.key}={text}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +136,8 @@ def resolve(
         ConfigError: an unknown key, with the nearest real one, or a value that breaks a rule.
     """
     values = dict(saved or {})
-    origins: dict[str, str] = {}
+    defaults = dict(_flatten(TrainSettings().model_dump(mode="json")))
+    origins = {key: "saved" for key, value in _flatten(values) if value != defaults.get(key)}
     pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse, overrides)
     for key, value in pairs:
         _check_key(key)
@@ -135,12 +148,11 @@ def resolve(
             place = place[section]
         place[name] = value
         origins[key] = origin
-    values["model"] = {"name": DEFAULT_MODEL, **values.get("model", {})}
+    values["model"] = _check_model(values.get("model", {}))
     try:
         settings = TrainSettings.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
-    find_config(settings.architecture, **_tuples(settings.model_overrides))
     return Resolved(settings, origins)
 
 
@@ -171,11 +183,32 @@ def _check_key(key: str) -> None:
     if key in sections:
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(f"{key!r} is a group of settings; set one of {inside}")
-    raise ConfigError(f"no setting is called {key!r}{nearest(key, known)}")
+    in_section = [name for name in known if name.endswith(f".{key}")]
+    hint = f", did you mean {in_section[0]!r}?" if in_section else nearest(key, known)
+    remedy = hint or "; `vitkit train DATA --dry-run` lists all"
+    raise ConfigError(f"no setting is called {key!r}{remedy}")
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+def _check_model(values: Any) -> dict[str, Any]:
+    """The model's name and its settings, each of the type that its config has."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model={values!r} is a group of settings; set model.name")
+    name = str(values.get("name", DEFAULT_MODEL))
+    types = get_type_hints(type(find_config(name)))
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "name":
+            continue
+        if key in FOLLOWS:
+            raise ConfigError(f"model.{key} follows from {FOLLOWS[key]}")
+        if key not in types:
+            find_config(name, **{key: value})  # raises, and names the nearest
+        try:
+            checked[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(_one_line(error, f"model.{key}")) from None
+    find_config(name, **checked)
+    return {"name": name, **checked}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -186,8 +219,8 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, key: str = "") -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    key = key or ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     rule = first["msg"][0].lower() + first["msg"][1:]
     return f"{key}={first['input']!r}: {rule}"

@@ -126,18 +126,27 @@ def train_epoch(
         position.epoch_seconds = before.epoch_seconds + now - started
         if now - spoke > LISTEN_EVERY or position.seen == len(train):
             spoke = now
-            position.loss_sum, position.correct = totals.tolist()
+            note(totals, position, epoch, settings)
             rate = (position.seen - before.seen) / (now - started)
             listen(_progress(settings, train, epoch, position, rate))
         if stop() and position.seen < len(train):
-            position.loss_sum, position.correct = totals.tolist()
+            note(totals, position, epoch, settings)
             return False
+    return True
+
+
+def note(totals: Tensor, position: Position, epoch: int, settings: TrainSettings) -> None:
+    """Bring the sums of the epoch from the device.
+
+    Raises:
+        ConfigError: the loss is not finite any more.
+    """
+    position.loss_sum, position.correct = totals.tolist()
     if not math.isfinite(position.loss_sum):
         raise ConfigError(
             f"the loss became {position.loss_sum} in epoch {epoch + 1}; "
             f"lr={settings.lr} may be too high, try lr={settings.lr / 3:.1g}"
         )
-    return True
 
 
 def batches(train: Examples, settings: TrainSettings, epoch: int) -> list[Tensor]:
@@ -232,18 +241,18 @@ def _progress(
         total=len(train),
         figures={
             "loss": f"{position.loss_sum / position.seen:.3f}",
-            "top1": f"{position.correct / position.seen:.1%}",
-            "img/s": f"{rate:.0f}",
+            "top1": f"{position.correct / position.seen:>6.1%}",
+            "img/s": f"{rate:,.0f}",
             "left": _clock(left / rate),
         },
     )
 
 
 def _epoch_line(settings: TrainSettings, row: Row) -> Progress:
-    figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:.1%}"}
+    figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:>6.1%}"}
     if row["val_top1"] is not None:
-        figures |= {"val loss": f"{row['val_loss']:.3f}", "val top1": f"{row['val_top1']:.1%}"}
-    figures["img/s"] = f"{row['images_per_second']:.0f}"
+        figures |= {"val loss": f"{row['val_loss']:.3f}", "val top1": f"{row['val_top1']:>6.1%}"}
+    figures["img/s"] = f"{row['images_per_second']:,.0f}"
     done = row["epoch"]
     phase = f"epoch {done}/{settings.epochs}"
     return Progress(phase, done, settings.epochs, "epochs", figures, final=True)

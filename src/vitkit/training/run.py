@@ -1,10 +1,11 @@
 """A run from data to a finished directory: read, split, build, train, evaluate."""
 
+import contextlib
 import datetime
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-import vitkit
+from vitkit import __version__
 from vitkit.classifier import Classifier, load
 from vitkit.data import split as splits
-from vitkit.data.audit import DataSummary, check_unreadable, summarise
+from vitkit.data.audit import LISTED, DataSummary, check_unreadable, summarise
 from vitkit.data.loader import read_all
 from vitkit.data.sources import Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, DataError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
 from vitkit.models import Model, build, find_config
-from vitkit.progress import Listener, silent
+from vitkit.progress import Listener, Progress, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.training.checkpoint import Position, load_state, recover, replacing, save_state
@@ -48,8 +49,7 @@ class Run:
     def metrics(self) -> list[Row]:
         """One row for each epoch, as in `metrics.jsonl`."""
         path = self.directory / METRICS
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in whole_lines(path)]
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -80,7 +80,8 @@ class Prepared:
 class Dataset:
     """The decoded images and their splits."""
 
-    examples: dict[str, Examples]  # "train", "val" and "test", perhaps empty
+    splits: list[str]  # of every sample of the source
+    examples: dict[str, Examples]  # "train", "val" and "test", perhaps empty; readable images only
     summary: DataSummary
 
 
@@ -140,17 +141,27 @@ def train(
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
-    settings = resolved.settings
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    with torch.random.fork_rng():
+    with own_state(resolved.settings.threads):
         prepared = prepare(data, resolved)
         check_directory(directory, resume)
         dataset = read_dataset(prepared, directory, resume, listen)
-        write_start(directory, prepared, data)
+        if not resume:
+            write_start(directory, prepared, dataset, data)
         finished = train_prepared(prepared, dataset, directory, resume, listen, stop)
         run = Run(directory, finished)
         return evaluate_run(run, prepared, dataset) if finished else Outcome(run, prepared, dataset)
+
+
+@contextlib.contextmanager
+def own_state(threads: int | None) -> Iterator[None]:
+    """Random numbers and threads that the caller finds afterwards as they were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_directory(directory: Path, resume: bool) -> None:
@@ -193,7 +204,19 @@ def read_dataset(prepared: Prepared, directory: Path, resume: bool, listen: List
     if not len(examples["train"]):
         raise DataError(f"{source.name} leaves no image to train on; lower data.test_fraction")
     summary = summarise(source, chosen, memory.keys, memory.unreadable)
-    return Dataset(examples, summary)
+    announce(summary, {name: len(part) for name, part in examples.items()}, listen)
+    return Dataset(chosen, examples, summary)
+
+
+def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -> None:
+    """Tell how many images each split has, and the first that were left out."""
+    figures = {name: f"{size:,}" for name, size in sizes.items()}
+    if summary.unreadable:
+        figures["unreadable"] = f"{len(summary.unreadable):,}"
+    total = sum(sizes.values())
+    listen(Progress("images", total, total, figures=figures, final=True))
+    for name, reason in summary.unreadable[:LISTED]:
+        listen(Progress("left out", total, total, figures={f"{name}:": reason}, final=True))
 
 
 def choose_splits(
@@ -201,35 +224,35 @@ def choose_splits(
 ) -> list[str]:
     """The split of every sample, as the run was started with or new; images alike stay together."""
     source, settings = prepared.source, prepared.resolved.settings
-    path = directory / SPLIT
-    if resume and path.is_file():
-        return splits.match_split(source.samples, source.classes, splits.load_split(path))
-    chosen = splits.resolve(
+    if resume:
+        saved = splits.load_split(directory / SPLIT)
+        return splits.match_split(source.samples, source.classes, saved)
+    return splits.resolve(
         source.samples,
         keys,
         val=settings.data.val_fraction,
         test=settings.data.test_fraction,
         seed=settings.seed,
     )
+
+
+def write_start(directory: Path, prepared: Prepared, dataset: Dataset, data: str | Path) -> None:
+    """The split, the environment and, as the mark of a run, the configuration."""
+    directory.mkdir(parents=True, exist_ok=True)
+    source = prepared.source
     labels = (source.classes[sample.label or 0] for sample in source.samples)
     names = (sample.name for sample in source.samples)
-    directory.mkdir(parents=True, exist_ok=True)
-    splits.save_split(path, zip(names, labels, chosen, strict=True))
-    return chosen
-
-
-def write_start(directory: Path, prepared: Prepared, data: str | Path) -> None:
-    """The resolved configuration and the environment, before the first step."""
-    (directory / CONFIG).write_text(prepared.resolved.to_yaml(), "utf-8")
+    splits.save_split(directory / SPLIT, zip(names, labels, dataset.splits, strict=True))
     environment = {"data": str(data), **describe_environment(prepared.device)}
     (directory / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", "utf-8")
+    (directory / CONFIG).write_text(prepared.resolved.to_yaml(), "utf-8")
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
     """Versions and hardware, as a report names them."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
-        "vitkit": vitkit.__version__,
+        "vitkit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -256,7 +279,7 @@ def train_prepared(
         position = load_state(directory / "last", learner.model, learner.optimizer)
         if learner.average is not None:
             store.load_tensors(learner.average.model, store.load(directory / "last").tensors)
-        keep_metrics(directory / METRICS, position.step)
+    keep_metrics(directory / METRICS, position.step)
 
     def save(name: str, with_state: bool) -> None:
         with replacing(directory / name) as fresh:
@@ -303,12 +326,16 @@ def make_learner(prepared: Prepared) -> Learner:
 
 
 def keep_metrics(path: Path, step: int) -> None:
-    """Drop the rows of epochs that a resumed run will train again."""
+    """Drop the rows of epochs that a resumed run will train again, and one that was cut off."""
     if path.is_file():
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        path.write_text(
-            "".join(line for line in lines if json.loads(line)["step"] <= step), "utf-8"
-        )
+        kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), "utf-8")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end."""
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n")]
 
 
 def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset) -> Outcome:
@@ -322,12 +349,16 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset) -> Outcome:
     probabilities = torch.cat(list(predictions(engine, examples))).numpy()
     labels = examples.labels[examples.rows].numpy()
     evaluation = evaluate_predictions(probabilities, labels, prepared.source.classes)
+    samples = zip(prepared.source.samples, dataset.splits, strict=True)
+    inside = {sample.name for sample, of in samples if of == split}
+    unreadable = tuple(entry for entry in dataset.summary.unreadable if entry[0] in inside)
+    evaluation = replace(evaluation, unreadable=unreadable)
     text = json.dumps({"split": split, **evaluation.to_json()}, indent=2)
     (run.directory / EVALUATION).write_text(text + "\n", "utf-8")
     return Outcome(run, prepared, dataset, split, evaluation, probabilities)
 
 
-def resumed_settings(directory: Path, overrides: Sequence[str]) -> Resolved:
+def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Resolved:
     """The settings that a run was started with.
 
     Raises:
@@ -337,13 +368,17 @@ def resumed_settings(directory: Path, overrides: Sequence[str]) -> Resolved:
     try:
         saved: Any = yaml.safe_load((directory / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{directory / CONFIG} cannot be read: {error}") from None
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{directory} holds no run to resume: {reason}") from None
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{directory / CONFIG} holds no settings; start a new run")
     before = resolve(saved=saved)
-    after = resolve(overrides, saved=saved)
-    for old, new in zip(before.rows(), after.rows(), strict=False):
-        if old.value != new.value:
+    known = {row.key: row for row in before.rows()}
+    for row in resolve(overrides, saved=saved).rows():
+        old = known.get(row.key)
+        if old is None or row.value != old.value:
             raise ConfigError(
-                f"{new.key}={new.value} differs from {old.value}, with which the run was started; "
+                f"{row} differs from the run, which has {old or 'its default'}; "
                 "leave it out to resume, or start a new run"
             )
     return before

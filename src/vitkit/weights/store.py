@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import vitkit
+from vitkit import __version__
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
 from vitkit.models import Config, Model, build, find_config
 from vitkit.weights.formats import timm
@@ -52,17 +52,35 @@ def save(
     architecture: str,
     classes: Sequence[str],
     preprocess: Mapping[str, Any],
-    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a checkpoint into an existing directory; timm opens it with `local-dir:`.
 
-    `preprocess` holds timm's `pretrained_cfg` keys; `tensors` replace the model's own, as averaged
-    weights do. Both files are written to the end before they get their names.
+    `preprocess` holds timm's `pretrained_cfg` keys. A model that timm cannot build is saved all the
+    same, under a name that timm refuses. Both files are written to the end before they get their
+    names.
     """
-    config = model.config
-    arguments = timm.model_args(architecture, config)
-    description = {
-        "architecture": architecture,
+    description = describe(model.config, architecture, classes, preprocess)
+    whole = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(whole, directory / f"{WEIGHTS}.tmp", metadata={"format": "pt"})
+    (directory / f"{CONFIG}.tmp").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+    for name in (WEIGHTS, CONFIG):
+        # safetensors' own mode shuts out everyone else
+        (directory / f"{name}.tmp").chmod(0o644)
+        _sync(directory / f"{name}.tmp")
+    for name in (WEIGHTS, CONFIG):
+        os.replace(directory / f"{name}.tmp", directory / name)
+
+
+def describe(
+    config: Config, architecture: str, classes: Sequence[str], preprocess: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `config.json`: timm's keys, and ours under `vitkit`."""
+    try:
+        timm_name, arguments = architecture, timm.model_args(architecture, config)
+    except WeightsError:
+        timm_name, arguments = f"vitkit_{architecture}", {}
+    return {
+        "architecture": timm_name,
         "num_classes": config.num_classes,
         "num_features": config.num_features,
         "label_names": list(classes),
@@ -73,14 +91,12 @@ def save(
             "fixed_input_size": True,
             **timm.head_names(architecture, config),
         },
-        "vitkit": {"version": vitkit.__version__, "model": timm.changes(architecture, config)},
+        "vitkit": {
+            "version": __version__,
+            "architecture": architecture,
+            "model": timm.changes(architecture, config),
+        },
     }
-    state = model.state_dict() if tensors is None else tensors
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(whole, directory / f"{WEIGHTS}.tmp", metadata={"format": "pt"})
-    _finish(directory / f"{WEIGHTS}.tmp", directory / WEIGHTS)
-    (directory / f"{CONFIG}.tmp").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
-    _finish(directory / f"{CONFIG}.tmp", directory / CONFIG)
 
 
 def load(path: Path, *, model: str | None = None) -> Stored:
@@ -102,14 +118,17 @@ def load(path: Path, *, model: str | None = None) -> Stored:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in cfg["vitkit"]["model"].items()
         }
-        config = find_config(cfg["architecture"], **{**ours, "num_classes": cfg["num_classes"]})
+        architecture = str(cfg["vitkit"]["architecture"])
+        config = find_config(architecture, **{**ours, "num_classes": cfg["num_classes"]})
         classes = tuple(str(name) for name in cfg["label_names"])
+        if len(classes) != config.num_classes:
+            raise ConfigError(f"{len(classes)} label_names for num_classes={config.num_classes}")
         preprocess = dict(cfg["pretrained_cfg"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, ConfigError) else repr(error)
         raise CheckpointError(f"{path / CONFIG} describes no vitkit model: {reason}") from None
     return Stored(
-        architecture=cfg["architecture"].partition(".")[0],
+        architecture=architecture,
         config=config,
         tensors=read_tensors(path / WEIGHTS),
         classes=classes,
@@ -121,18 +140,17 @@ def _load_file(path: Path, model: str | None) -> Stored:
     if model is None:
         raise ConfigError(f"{path} does not say which model it is of; name it with --model")
     tensors = read_tensors(path)
-    base = find_config(model)
     heads = [tensors[name] for name in ("head.bias", "head.fc.bias") if name in tensors]
     count = len(heads[0]) if heads else 0
     config = find_config(model, num_classes=count)
     classes = tuple(str(index) for index in range(count))
-    preprocess = {"input_size": (base.in_channels, *base.image_size), "crop_pct": 0.9}
+    architecture = model.partition(".")[0]
     return Stored(
-        architecture=model.partition(".")[0],
+        architecture=architecture,
         config=config,
         tensors=tensors,
         classes=classes,
-        preprocess=preprocess,
+        preprocess=timm.published_preprocess(architecture),
     )
 
 
@@ -149,8 +167,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} does not exist")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path, device="cpu")
-        except (SafetensorError, OSError, ValueError) as error:
+            return _unwrap(load_file(path, device="cpu"), path)
+        except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is no whole safetensors file: {error}") from None
     if path.suffix not in (".pth", ".pt", ".bin"):
         raise WeightsError(f"{path} is of no known kind; use .safetensors, .pth, .pt or .bin")
@@ -158,11 +176,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise WeightsError(
-            f"{path} holds Python objects beside tensors, which could run code when read, and is "
-            "refused; save its state dict alone, or as .safetensors"
+            f"{path} is damaged, or holds Python objects beside tensors, which could run code when "
+            "read, and is refused; save its state dict alone, or as .safetensors"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise WeightsError(f"{path} is no whole PyTorch file: {reason}") from None
     return _unwrap(content, path)
 
@@ -177,8 +195,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path} holds {name!r}, which is no tensor, among its weights")
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        while name.startswith(PREFIXES):
+            name = name.partition(".")[2]
         tensors[name] = value
     return tensors
 
@@ -203,8 +221,7 @@ def load_tensors(model: Model, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def _finish(temporary: Path, path: Path) -> None:
-    """Make sure that a file's bytes are on the disk, then give it its name."""
-    with open(temporary, "rb") as file:
+def _sync(path: Path) -> None:
+    """Make sure that a file's bytes are on the disk."""
+    with open(path, "rb") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,0 +1,209 @@
+"""`vitkit train`: what it prints, its exit codes, interrupting and going on."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vitkit
+from vitkit.cli.screen import Screen
+from vitkit.cli.train import interruptible
+from vitkit.training.run import resumed_settings
+
+
+@pytest.fixture
+def settings(tiny: dict[str, Any]) -> list[str]:
+    """Those of `tiny` as they are typed."""
+    return [f"{key}={value}" for key, value in tiny.items()]
+
+
+def test_a_folder_becomes_a_run(
+    vitkit_command, finished: vitkit.Run, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    done = vitkit_command("train", colours, *settings, "--out", tmp_path / "run")
+    assert done.code == 0
+    evaluation = vitkit.Run(tmp_path / "run").evaluation
+    assert evaluation == finished.evaluation  # as from Python
+    assert evaluation is not None
+    assert done.out.splitlines() == [
+        f"top-1 {evaluation.top1:.2%} of 12 held-out images"
+        f"  (top-5 100.00%, macro-F1 {evaluation.macro_f1:.3f})",
+        f"weights  {tmp_path / 'run' / 'best'}",
+        f"report   {tmp_path / 'run' / 'report.html'}",
+    ]
+    lines = done.err.splitlines()
+    assert "epochs=4  (command line)" in lines
+    assert "data.image_size=[8,8]  (command line)" in lines
+    assert any(line.startswith("defaults model.name=vit_tiny_patch16_224 ") for line in lines)
+    assert "images       train 43  val 5  test 12" in lines
+    assert [line.split()[:2] for line in lines[-4:]] == [["epoch", f"{n}/4"] for n in (1, 2, 3, 4)]
+    assert max(map(len, lines)) <= 100
+    assert "" not in lines
+
+
+def test_the_model_option_is_a_setting(vitkit_command, tmp_path: Path) -> None:
+    done = vitkit_command("train", "digits", "--model", "vit_small_patch16_224", "--dry-run")
+    assert done.code == 0
+    assert "model.name=vit_small_patch16_224  (command line)" in done.err
+    assert "vit_small_patch16_224, 21,669,514 parameters" in done.out  # 10 classes, not 1000
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = vitkit_command("train", colours, *settings, "--dry-run")
+    assert done.code == 0
+    assert "epochs=4  (command line)" in done.err
+    for line in (
+        f"data        {colours}: 60 images",
+        "classes     3: blue, green, red",
+        "input       8x8 pixels, 3 channels",
+        "device      cpu",
+        "epochs      4",
+    ):
+        assert line in done.out.splitlines()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_finds_what_does_not_fit(vitkit_command, colours: Path) -> None:
+    done = vitkit_command("train", colours, "data.image_size=225", "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    assert "image_size=225 is not a multiple of patch_size=16; try 224 or 240" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_an_existing_run_is_not_overwritten(
+    vitkit_command, finished: vitkit.Run, colours: Path
+) -> None:
+    done = vitkit_command("train", colours, "--out", finished.directory)
+    assert done.code == 2
+    assert "exists already; choose another --out, or go on with --resume" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_resuming_with_another_setting_is_refused(
+    vitkit_command, finished: vitkit.Run, colours: Path
+) -> None:
+    resume = ("train", colours, "--out", finished.directory, "--resume")
+    done = vitkit_command(*resume, "epochs=9")
+    assert done.code == 2
+    assert "epochs=9 differs from the run, which has epochs=4" in done.err
+
+
+def test_a_broken_image_is_listed(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    (data / "red" / "07.png").write_bytes(b"not an image")
+    out = ("--out", tmp_path / "run")
+    done = vitkit_command("train", data, *settings, *out)
+    assert done.code == 2
+    assert "1 of 60 images cannot be read, more than 1%" in done.err
+    assert "red/07.png: " in done.err
+    done = vitkit_command("train", data, *settings, *out, "data.max_unreadable=0.05", "epochs=1")
+    assert done.code == 0
+    assert "unreadable 1" in done.err
+    assert "left out     red/07.png: " in done.err
+
+
+def test_an_interrupt_saves_and_resuming_finishes(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run with spaces"
+    long = [*settings, "epochs=100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vitkit", "train", str(colours), *long, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "100"},
+    ) as process:
+        assert process.stderr is not None
+        errors = read_until(process.stderr.fileno(), b"epoch 3/")
+        process.send_signal(signal.SIGINT)
+        rest, more = process.communicate(timeout=60)
+    errors += more
+    assert process.returncode == 130
+    assert rest == b""
+    assert b"stopping after this step" in errors
+    assert f"vitkit train {colours} --out '{out}' --resume" in errors.decode()
+    assert b"Traceback" not in errors
+    assert (out / "last" / "state.pt").is_file()
+    assert not (out / "evaluation.json").exists()
+    done_epochs = len(vitkit.Run(out).metrics)
+    assert done_epochs >= 3
+
+    # The same run, made shorter: it has only a little further to go.
+    saved = out / "config.yaml"
+    saved.write_text(saved.read_text().replace("100000", str(done_epochs + 2)))
+    assert resumed_settings(out, ()).settings.epochs == done_epochs + 2
+    done = vitkit_command("train", colours, "--out", out, "--resume")
+    assert done.code == 0
+    assert [row["epoch"] for row in vitkit.Run(out).metrics] == list(range(1, done_epochs + 3))
+    assert (out / "report.html").is_file()
+    assert "(saved)" in done.err
+
+
+def read_until(descriptor: int, wanted: bytes) -> bytes:
+    """Everything up to and with `wanted`, within a minute."""
+    seen, limit = b"", time.monotonic() + 60
+    while wanted not in seen:
+        ready, _, _ = select.select([descriptor], [], [], limit - time.monotonic())
+        chunk = os.read(descriptor, 65536) if ready else b""
+        assert chunk, f"{wanted!r} did not come: {seen.decode()}"
+        seen += chunk
+    return seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible(Screen()) as stop:
+        assert not stop()
+        signal.raise_signal(number)
+        assert stop()
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+
+
+def test_before_the_first_step_one_signal_ends() -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible(Screen()):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_while_reading_leaves_nothing(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    def interrupt(*arguments: Any, **more: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("vitkit.training.run.read_all", interrupt)
+    done = vitkit_command("train", colours, *settings, "--out", tmp_path / "run")
+    assert done.code == 130
+    assert done.err == "interrupted\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_defect_of_ours_keeps_its_traceback(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("vitkit.training.run.evaluate_run", fail)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        vitkit_command("train", colours, *settings, "epochs=1", "--out", tmp_path / "run")
+
+
+def test_the_result_is_there_as_data(finished: vitkit.Run) -> None:
+    scores = json.loads((finished.directory / "evaluation.json").read_text())
+    assert 0 <= scores["top1"] <= 1

@@ -1,0 +1,287 @@
+"""The public names, and `train` and `evaluate` as a caller sees them."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+import vitkit
+from vitkit.api import new_directory
+from vitkit.data.sources import open_source
+from vitkit.errors import ConfigError, DataError
+from vitkit.progress import Progress
+from vitkit.training.config import resolve
+
+
+@pytest.mark.parametrize("name", vitkit.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(vitkit, name)
+    assert value.__name__ == name
+    assert value.__doc__
+    assert name in dir(vitkit)
+
+
+def test_the_list_of_names_is_sorted_and_whole() -> None:
+    assert vitkit.__all__ == sorted(vitkit.__all__)
+    assert set(vitkit._MODULES) == set(vitkit.__all__)
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        vitkit.trian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "module", ["vitkit.evaluation.metrics", "vitkit.cli.evaluate", "vitkit.training.run"]
+)
+def test_no_module_takes_the_place_of_a_function(module: str) -> None:
+    importlib.import_module(module)
+    for name in vitkit.__all__:
+        assert callable(getattr(vitkit, name)), name
+
+
+def test_training_returns_a_run(finished: vitkit.Run) -> None:
+    assert isinstance(finished, vitkit.Run)
+    assert finished.finished
+    assert finished.directory.is_dir()
+    assert len(finished.metrics) == 4
+    assert isinstance(finished.load(), vitkit.Classifier)
+    assert isinstance(finished.evaluation, vitkit.Evaluation)
+    stored = json.loads((finished.directory / "evaluation.json").read_text())
+    assert stored.pop("split") == "test"
+    assert json.loads(json.dumps(finished.evaluation.to_json())) == stored
+
+
+def test_a_run_is_loaded_by_its_directory(finished: vitkit.Run, colours: Path) -> None:
+    classifier = vitkit.load(finished.directory)
+    best = vitkit.load(finished.directory / "best")
+    (prediction,) = classifier.predict(colours / "green" / "03.png", topk=2)
+    assert prediction.label == "green"
+    assert [prediction] == best.predict(str(colours / "green" / "03.png"), topk=2)
+
+
+# evaluate
+
+
+def test_it_repeats_the_scores_of_the_run_to_the_bit(finished: vitkit.Run, colours: Path) -> None:
+    assert vitkit.evaluate(finished.load(), colours) == finished.evaluation
+    assert vitkit.evaluate(finished.load(), str(colours), "test") == finished.evaluation
+
+
+def test_it_repeats_them_where_batches_differ(tiny: dict[str, Any], tmp_path: Path) -> None:
+    data = "shapes:count=500,size=16"
+    settings = {**tiny, "epochs": 1, "data.image_size": 16, "data.test_fraction": 0.6}
+    run = vitkit.train(data, out=tmp_path / "run", **settings)
+    assert run.evaluation is not None
+    assert run.evaluation.images == 300
+    assert vitkit.evaluate(run.load(), data) == run.evaluation
+
+
+def test_the_splits_are_those_that_the_run_saved(finished: vitkit.Run, colours: Path) -> None:
+    classifier = finished.load()
+    images = {s: vitkit.evaluate(classifier, colours, s).images for s in ("train", "val", "test")}
+    assert images == {"train": 43, "val": 5, "test": 12}
+    val = vitkit.evaluate(classifier, colours, "val")
+    assert val.top1 == pytest.approx(max(row["val_top1"] for row in finished.metrics))
+
+
+def test_all_is_every_image_and_agrees_with_sklearn(finished: vitkit.Run, colours: Path) -> None:
+    classifier = finished.load()
+    evaluation = vitkit.evaluate(classifier, colours, "all")
+    files = sorted(colours.rglob("*.png"))
+    predicted = [prediction.label for prediction in classifier.predict(files)]
+    truth = [file.parent.name for file in files]
+    assert evaluation.images == 60
+    assert evaluation.top1 == pytest.approx(accuracy_score(truth, predicted))
+    assert evaluation.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert evaluation.confusion == confusion_matrix(truth, predicted).tolist()
+
+
+def test_other_data_is_taken_whole_for_test(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(colours, other)
+    (other / "red" / "00.png").rename(other / "red" / "zz.png")  # the run does not know it
+    assert vitkit.evaluate(finished.load(), other).images == 60
+    with pytest.raises(DataError, match="has no split 'val'; it has none"):
+        vitkit.evaluate(finished.load(), other, "val")
+
+
+def test_some_of_the_images_keep_their_splits(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    some = tmp_path / "some"
+    shutil.copytree(colours, some)
+    rows = (finished.directory / "split.csv").read_text().splitlines()
+    name = next(row.partition(",")[0] for row in rows if row.endswith(",test"))
+    (some / name).unlink()
+    assert vitkit.evaluate(finished.load(), some).images == 11
+
+
+def test_a_class_may_be_absent_and_classes_may_be_in_another_order(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    manifest = colours.parent / "two.csv"
+    manifest.write_text(
+        "file_name,label\ncolours/red/00.png,red\ncolours/green/00.png,green\n", "utf-8"
+    )
+    evaluation = vitkit.evaluate(finished.load(), manifest, "all")
+    assert evaluation.classes == ("blue", "green", "red")
+    assert [score.images for score in evaluation.per_class.values()] == [0, 1, 1]
+    assert evaluation.top1 == 1.0
+
+
+@pytest.mark.parametrize("split", ["validation", "", "TEST"])
+def test_an_unknown_split_names_the_known(finished: vitkit.Run, colours: Path, split: str) -> None:
+    with pytest.raises(DataError, match=f"has no split '{split}'; it has test, train, val"):
+        vitkit.evaluate(finished.load(), colours, split)
+
+
+def test_a_class_that_the_model_does_not_know(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(colours, other)
+    (other / "red").rename(other / "mauve")
+    with pytest.raises(DataError, match="has the class 'mauve'; the model knows only blue, green"):
+        vitkit.evaluate(finished.load(), other)
+
+
+def test_unreadable_images_are_left_out_and_listed(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(colours, other)
+    for name in ("blue/00.png", "red/19.png"):
+        (other / name).write_bytes(b"not an image")
+    evaluation = vitkit.evaluate(finished.load(), other, "all")
+    assert evaluation.images == 58
+    assert [name for name, _ in evaluation.unreadable] == ["blue/00.png", "red/19.png"]
+    assert all(reason and "\n" not in reason for _, reason in evaluation.unreadable)
+
+
+def test_a_run_lists_the_unreadable_of_its_split_as_evaluate_does(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(colours, data)
+    for name in data.rglob("*[13579].png"):
+        name.write_bytes(b"not an image")
+    settings = {**tiny, "epochs": 1, "data.max_unreadable": 0.5}
+    run = vitkit.train(data, out=tmp_path / "run", **settings)
+    assert run.evaluation is not None
+    assert 0 < len(run.evaluation.unreadable) < 30
+    assert vitkit.evaluate(run.load(), data) == run.evaluation
+
+
+def test_nothing_that_can_be_read(finished: vitkit.Run, tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match="not one image of the split 'test' can be read"):
+        vitkit.evaluate(finished.load(), tmp_path / "data")
+
+
+def test_a_val_split_cut_out_by_the_run_is_found_in_data_with_its_own_test(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, random = tmp_path / "data", np.random.default_rng(0)
+    for number in range(48):
+        part = ("train", "train", "train", "test")[number % 4]
+        path = folder / part / "ab"[number // 4 % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+    run = vitkit.train(folder, out=tmp_path / "run", **{**tiny, "epochs": 1})
+    classifier = run.load()
+    assert vitkit.evaluate(classifier, folder).images == 12
+    val = vitkit.evaluate(classifier, folder, "val")
+    assert val.images == 4
+    assert val.top1 == pytest.approx(run.metrics[0]["val_top1"])
+    classifier.origin = None  # as after `hf-hub:`, or far from its run
+    with pytest.raises(DataError, match="has no split 'val'; it has test, train"):
+        vitkit.evaluate(classifier, folder, "val")
+
+
+def test_a_source_without_a_test_split_is_not_scored_on_its_training_images(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(colours, tmp_path / "data" / split)
+    with pytest.raises(DataError, match="has no split 'test'; it has train, val"):
+        vitkit.evaluate(finished.load(), tmp_path / "data")
+
+
+def test_progress_counts_every_image(finished: vitkit.Run, colours: Path) -> None:
+    heard: list[Progress] = []
+    vitkit.evaluate(finished.load(), colours, listen=heard.append)
+    assert [(p.done, p.total) for p in heard] == [(n, 12) for n in range(1, 13)]
+    assert {p.phase for p in heard} == {"evaluate"}
+
+
+# train
+
+
+def test_overrides_reach_the_run(colours: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    swin = {
+        "model.patch_size": 2,
+        "model.dim": 8,
+        "model.depths": [1, 1],
+        "model.num_heads": [1, 2],
+        "model.window_size": 2,
+        "data.image_size": [8, 16],
+    }
+    plain = {key: value for key, value in tiny.items() if not key.startswith("model.")}
+    run = vitkit.train(
+        colours,
+        model="swin_tiny_patch4_window7_224",
+        out=tmp_path / "run",
+        **{**plain, **swin, "epochs": 1},
+    )
+    classifier = run.load()
+    assert classifier.architecture == "swin_tiny_patch4_window7_224"
+    assert classifier.preprocess.image_size == (8, 16)
+    assert len(run.metrics) == 1
+
+
+def test_an_argument_that_is_no_setting_is_refused(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no setting is called 'epoch', did you mean 'epochs'"):
+        vitkit.train(colours, out=tmp_path / "run", epoch=3)
+    with pytest.raises(DataError, match="does not exist"):
+        vitkit.train(tmp_path / "absent", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "stem"),
+    [
+        ("shapes:count=20", "shapes"),
+        ("photos/flowers", "flowers"),
+        ("photos/flowers.zip", "flowers"),
+        ("flowers/", "flowers"),
+        (Path("a/labels.csv"), "labels"),
+        (".", "data"),
+    ],
+)
+def test_a_new_directory_is_named_after_data_and_model(
+    data: str | Path, stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    resolved = resolve(["model.name=vit_small_patch16_224.augreg_in1k"])
+    first = new_directory(data, resolved)
+    assert first.parent == Path("runs")
+    assert first.name.startswith(f"{stem}-vit_small_patch16_224")
+    first.mkdir(parents=True)
+    assert new_directory(data, resolved) == first.with_name(f"{first.name}-2")
+
+
+def test_a_source_is_read_as_the_run_read_it(finished: vitkit.Run, colours: Path) -> None:
+    source = open_source(colours)
+    answers = list(finished.load().stream(source))
+    assert [answer.index for answer in answers] == list(range(60))

@@ -1,0 +1,194 @@
+"""What survives a crash."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitkit.errors import CheckpointError
+from vitkit.models import Model, create_model
+from vitkit.training.checkpoint import STATE, Position, load_state, recover, replacing, save_state
+from vitkit.training.optim import adamw
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A directory that was written once."""
+    directory = tmp_path / "last"
+    with replacing(directory) as fresh:
+        (fresh / "file").write_text("old")
+    return directory
+
+
+def content(directory: Path) -> dict[str, str]:
+    """Everything below a directory, hidden files too."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_text() for path in files}
+
+
+def test_the_new_directory_takes_the_place_of_the_old(saved: Path) -> None:
+    with replacing(saved) as fresh:
+        assert list(fresh.iterdir()) == []
+        (fresh / "other").write_text("new")
+        assert content(saved) == {"file": "old"}  # until the end
+    assert content(saved.parent) == {"last/other": "new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_while_filling_keeps_the_old(saved: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), replacing(saved) as fresh:
+        (fresh / "file").write_text("half")
+        raise error
+    assert content(saved.parent) == {"last/file": "old"}
+
+
+def test_a_disk_that_cannot_be_synced_keeps_the_old(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"), replacing(saved) as fresh:
+        (fresh / "file").write_text("new")
+    assert content(saved.parent) == {"last/file": "old"}
+
+
+def test_every_file_reaches_the_disk_before_the_renames(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), fsync(fd))[1])
+    monkeypatch.setattr(
+        Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1]
+    )
+    with replacing(saved) as fresh:
+        (fresh / "a").write_text("1")
+        (fresh / "b").write_text("2")
+    # both files and the directory that lists them; then the parent that lists the names
+    assert events == ["sync"] * 3 + ["rename"] * 2 + ["sync"]
+
+
+@pytest.mark.parametrize("crash", [1, 2])
+def test_a_crash_at_a_rename_is_mended(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, crash: int
+) -> None:
+    rename = Path.rename
+    calls = 0
+
+    def dying(self: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == crash:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", dying)
+    with pytest.raises(KeyboardInterrupt), replacing(saved) as fresh:
+        (fresh / "file").write_text("new")
+    monkeypatch.undo()
+    assert saved.exists() == (crash == 1)
+    recover(saved)
+    assert content(saved) == {"file": "old"}
+    with replacing(saved) as fresh:  # what the crash left is in nobody's way
+        (fresh / "file").write_text("newer")
+    assert content(saved.parent) == {"last/file": "newer"}
+
+
+def test_recover_leaves_a_whole_directory_alone(saved: Path) -> None:
+    recover(saved)
+    recover(saved.with_name("absent"))
+    assert content(saved.parent) == {"last/file": "old"}
+
+
+def small(dim: int = 16) -> Model:
+    return create_model(
+        "vit_tiny_patch16_224",
+        num_classes=3,
+        image_size=16,
+        patch_size=8,
+        dim=dim,
+        depth=1,
+        num_heads=2,
+    )
+
+
+def optimizer_of(model: Model) -> torch.optim.AdamW:
+    return adamw(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+
+
+def trained(steps: int = 2) -> tuple[Model, torch.optim.AdamW]:
+    torch.manual_seed(0)
+    model = small()
+    optimizer = optimizer_of(model)
+    step(model, optimizer, steps)
+    return model, optimizer
+
+
+def step(model: Model, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_saved_state_comes_back_to_the_bit(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    position = Position(step=7, seconds=0.1, best_top1=1 / 3, loss_sum=1e-30, correct=3, seen=9)
+    save_state(tmp_path, model, optimizer, position)
+    again = small()
+    again_optimizer = optimizer_of(again)
+    assert load_state(tmp_path, again, again_optimizer) == position
+    step(model, optimizer, 2)
+    step(again, again_optimizer, 2)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_state_is_readable_by_everyone_the_umask_lets(tmp_path: Path) -> None:
+    save_state(tmp_path, *trained(0), Position())
+    assert stat.S_IMODE((tmp_path / STATE).stat().st_mode) & 0o444 == 0o444
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "absent":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "noise":
+        path.write_bytes(bytes(range(256)) * 8)
+    elif how == "list":
+        torch.save([1, 2], path)
+    elif how == "keys":
+        torch.save({"model": {}}, path)
+    elif how == "pickle":
+        torch.save({"model": Path("x")}, path)
+    elif how == "fields":
+        state = torch.load(path, weights_only=True)
+        torch.save({**state, "position": {"stride": 3}}, path)
+
+
+@pytest.mark.parametrize(
+    "how", ["absent", "empty", "cut", "noise", "list", "keys", "pickle", "fields"]
+)
+def test_a_damaged_state_is_one_line(tmp_path: Path, how: str) -> None:
+    save_state(tmp_path, *trained(1), Position())
+    damage(tmp_path / STATE, how)
+    model = small()
+    with pytest.raises(CheckpointError, match=STATE) as caught:
+        load_state(tmp_path, model, optimizer_of(model))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path, *trained(1), Position())
+    model = small(dim=32)
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        load_state(tmp_path, model, optimizer_of(model))

@@ -1,0 +1,309 @@
+"""The training loop against the same arithmetic written plainly."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitkit.data.transforms import Preprocess
+from vitkit.errors import ConfigError
+from vitkit.models import create_model
+from vitkit.progress import Progress, silent
+from vitkit.training.checkpoint import Position
+from vitkit.training.config import TrainSettings, resolve
+from vitkit.training.ema import WeightAverage
+from vitkit.training.loop import (
+    Examples,
+    Learner,
+    augment,
+    batches,
+    fit,
+    learning_rate,
+    train_step,
+    validate,
+)
+from vitkit.training.optim import adamw
+
+PLAIN = {
+    "precision": "fp32",
+    "augment.mirror": False,
+    "augment.shift": 0,
+    "batch_size": 8,
+    "epochs": 3,
+    "lr": 0.01,
+    "ema": 0.9,
+}
+
+
+def settings_with(**changes: Any) -> TrainSettings:
+    return resolve({**PLAIN, **changes}).settings
+
+
+def make_learner(settings: TrainSettings, **model: Any) -> Learner:
+    torch.manual_seed(1)
+    network = create_model(
+        "vit_tiny_patch16_224",
+        num_classes=3,
+        **{"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2, **model},
+    )
+    optimizer = adamw(
+        network, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas
+    )
+    return Learner(
+        model=network,
+        optimizer=optimizer,
+        average=WeightAverage(network, settings.ema) if settings.ema else None,
+        preprocess=Preprocess(image_size=(8, 8)),
+        device=torch.device("cpu"),
+        settings=settings,
+    )
+
+
+def coloured(count: int, skip: int = 0) -> Examples:
+    """Three classes that the brightest channel tells apart; every `skip`-th row is not in it."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 100, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 3
+    images[torch.arange(count), labels] += 150
+    rows = [row for row in range(count) if not skip or row % skip]
+    return Examples(images, labels, torch.tensor(rows))
+
+
+NOTHING = Examples(torch.empty(0, 3, 8, 8), torch.empty(0), torch.empty(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_steps_equal_those_written_with_torch_alone(clip: float, smoothing: float) -> None:
+    settings = settings_with(clip_grad=clip, label_smoothing=smoothing, weight_decay=0.2)
+    learner, train = make_learner(settings), coloured(24)
+    model = copy.deepcopy(learner.model)
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+    spared = model.no_weight_decay()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p], "weight_decay": 0.2 if p.ndim > 1 and name not in spared else 0.0}
+            for name, p in model.named_parameters()
+        ],
+        betas=(0.9, 0.999),
+        foreach=False,
+        fused=False,
+    )
+    for step, rows in enumerate(batches(train, settings, epoch=0)):
+        totals = train_step(learner, train, rows, step, steps=3)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step, steps=3)
+        logits = model((train.images[rows] / 255 - 0.5) / 0.5)
+        target = F.one_hot(train.labels[rows], 3) * (1 - smoothing) + smoothing / 3
+        loss = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        for grad in grads if clip and norm > clip else ():
+            grad *= clip / (norm + 1e-6)
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            keep = min(0.9, (1 + step) / (10 + step))
+            average[name] = keep * average[name] + (1 - keep) * parameter.detach()
+        hits = (logits.argmax(dim=1) == train.labels[rows]).sum().item()
+        assert totals.tolist() == pytest.approx([loss.item() * len(rows), hits], rel=1e-5)
+    assert learner.average is not None
+    for name, parameter in learner.model.named_parameters():
+        averaged = learner.average.model.get_parameter(name)
+        for ours, theirs in ((parameter, model.get_parameter(name)), (averaged, average[name])):
+            keep = slice(None)
+            if name.endswith("qkv.bias"):  # the gradient of a key's bias is nothing but rounding,
+                keep = slice(32, None)  # which Adam makes a step of; (q, k, v) of 16 each
+            torch.testing.assert_close(ours[keep], theirs[keep], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "size"), [(24, 8), (25, 8), (31, 8), (3, 8), (7, 3), (5, 1)])
+def test_an_epoch_has_every_row_once_in_even_batches(count: int, size: int) -> None:
+    train = coloured(count, skip=5)
+    parts = batches(train, settings_with(batch_size=size), epoch=4)
+    assert sorted(torch.cat(parts).tolist()) == train.rows.tolist()
+    lengths = [len(part) for part in parts]
+    assert len(lengths) == math.ceil(len(train) / size)
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= size
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        torch.manual_seed(torch.seed() % 1000)  # the state around it does not matter
+        return torch.cat(batches(coloured(40), settings_with(seed=seed), epoch)).tolist()
+
+    assert order(3, 2) == order(3, 2)
+    orders = [order(3, 2), order(3, 3), order(4, 2), order(0, 1), order(1, 0)]
+    assert len(set(map(tuple, orders))) == len(orders)
+
+
+def test_each_step_augments_by_its_own_number() -> None:
+    settings = settings_with(**{"augment.mirror": True, "augment.shift": 0.25})
+    images = coloured(8).images
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return augment(images, settings)
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert torch.equal(augment(images, settings_with()), images)
+
+
+def run(
+    learner: Learner,
+    train: Examples,
+    val: Examples = NOTHING,
+    position: Position | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[bool, list[dict[str, Any]], list[bool]]:
+    rows: list[dict[str, Any]] = []
+    best: list[bool] = []
+
+    def on_epoch(row: dict[str, Any], is_best: bool) -> None:
+        rows.append(row)
+        best.append(is_best)
+
+    position = position or Position()
+    done = fit(learner, train, val, position, on_epoch=on_epoch, listen=silent, stop=stop)
+    return done, rows, best
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_learns_what_can_be_learned(precision: str) -> None:
+    learner = make_learner(settings_with(epochs=10, precision=precision))
+    done, rows, best = run(learner, coloured(48), coloured(24))
+    assert done
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 1.5
+    assert rows[-1]["train_top1"] == rows[-1]["val_top1"] == 1.0
+    top1 = [row["val_top1"] for row in rows]
+    assert best == [value >= max(top1[: at + 1]) for at, value in enumerate(top1)]
+
+
+def test_a_row_says_what_happened_in_its_epoch() -> None:
+    settings = settings_with(label_smoothing=0.0)
+    learner = make_learner(settings)
+    _, rows, _ = run(learner, coloured(20), coloured(9))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    assert [row["lr"] for row in rows] == [learning_rate(settings, at, 3) for at in (2, 5, 8)]
+    assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
+    assert all(row["images_per_second"] > 0 for row in rows)
+
+
+def test_figures_of_an_epoch_are_means_over_its_images() -> None:
+    settings = settings_with(epochs=1, label_smoothing=0.0)
+    learner, train = make_learner(settings), coloured(20)
+    twin = make_learner(settings)
+    _, rows, _ = run(learner, train)
+    totals = sum(
+        train_step(twin, train, batch, step, 3)
+        for step, batch in enumerate(batches(train, settings, 0))
+    )
+    assert isinstance(totals, Tensor)
+    assert rows[0]["train_loss"] == pytest.approx(totals[0].item() / 20, rel=1e-6)
+    assert rows[0]["train_top1"] == pytest.approx(totals[1].item() / 20, rel=1e-6)
+
+
+def test_validation_scores_the_averaged_weights() -> None:
+    learner, val = make_learner(settings_with()), coloured(10)
+    assert learner.average is not None
+    with torch.no_grad():
+        for parameter in learner.model.parameters():
+            parameter.zero_()
+        logits = learner.average.model((val.images / 255 - 0.5) / 0.5)
+    loss, top1 = validate(learner, val)
+    assert loss == pytest.approx(F.cross_entropy(logits, val.labels).item(), abs=1e-6)
+    assert top1 == pytest.approx((logits.argmax(1) == val.labels).float().mean().item())
+
+
+def test_without_an_average_the_weights_themselves_are_scored() -> None:
+    learner = make_learner(settings_with(ema=0))
+    assert learner.predictor is learner.model
+    done, rows, _ = run(learner, coloured(24), coloured(6))
+    assert done
+    assert learner.average is None
+
+
+def test_without_validation_images_every_epoch_is_the_best() -> None:
+    learner = make_learner(settings_with())
+    assert validate(learner, NOTHING) == (None, None)
+    _, rows, best = run(learner, coloured(8))
+    assert [(row["val_loss"], row["val_top1"]) for row in rows] == [(None, None)] * 3
+    assert best == [True] * 3
+
+
+def test_a_loss_that_is_not_finite_names_the_remedy() -> None:
+    learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0))
+    with pytest.raises(ConfigError, match=r"in epoch 1; lr=1e\+30 may be too high, try lr=3e\+29"):
+        run(learner, coloured(48))
+
+
+def test_a_stop_never_saves_what_is_not_finite() -> None:
+    learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0))
+    steps = iter(range(100))
+    with pytest.raises(ConfigError, match="too high"):
+        run(learner, coloured(80), stop=lambda: next(steps) == 6)
+
+
+def stopping_after(steps: int) -> Callable[[], bool]:
+    asked: Iterator[int] = iter(range(1, 10**6))
+    return lambda: next(asked) >= steps
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5, 8])
+def test_stopping_and_going_on_changes_no_bit(stop_at: int) -> None:
+    settings = settings_with(**{"augment.mirror": True, "augment.shift": 0.25})
+    model = {"dropout": 0.2, "drop_path": 0.3, "attention_dropout": 0.1, "depth": 2}
+    train, val = coloured(20), coloured(6)
+    whole = make_learner(settings, **model)
+    _, expected, _ = run(whole, train, val)
+
+    learner, position = make_learner(settings, **model), Position()
+    torch.manual_seed(99)
+    done, rows, _ = run(learner, train, val, position, stop=stopping_after(stop_at))
+    assert not done
+    assert position.step == (stop_at if stop_at % 3 else stop_at + 1)  # the end of an epoch is kept
+    torch.manual_seed(77)  # as another process would
+    done, more, _ = run(learner, train, val, position)
+    assert done
+    times = ("seconds", "images_per_second")
+    for row in (*expected, *rows, *more):
+        for name in times:
+            row.pop(name)
+    assert rows + more == expected
+    assert whole.average is not None and learner.average is not None
+    for ours, theirs in (
+        (learner.model, whole.model),
+        (learner.average.model, whole.average.model),
+    ):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_progress_is_told_of_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitkit.training.loop.LISTEN_EVERY", 0.0)
+    heard: list[Progress] = []
+    learner = make_learner(settings_with(epochs=2))
+    fit(
+        learner,
+        coloured(20),
+        coloured(6),
+        Position(),
+        on_epoch=lambda row, best: None,
+        listen=heard.append,
+        stop=lambda: False,
+    )
+    steps = [(p.phase, p.done, p.total) for p in heard if not p.final]
+    assert steps == [(f"epoch {e}/2", done, 20) for e in (1, 2) for done in (7, 14, 20)]
+    final = [p for p in heard if p.final]
+    assert [p.phase for p in final] == ["epoch 1/2", "epoch 2/2"]
+    assert {"loss", "top1", "val loss", "val top1", "img/s"} == set(final[0].figures)
+    assert heard[-2].figures["left"] == "0:00"

@@ -1,0 +1,510 @@
+"""Whole runs: what is in their directory, how they go on, what they refuse."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import vitkit
+from vitkit.errors import CheckpointError, ConfigError, DataError
+from vitkit.progress import Progress
+from vitkit.training import run as training
+from vitkit.training.config import resolve
+from vitkit.training.run import keep_metrics, resumed_settings
+
+
+def weights(directory: Path) -> bytes:
+    return (directory / "model.safetensors").read_bytes()
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """What lies below a folder, files by their content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "report.html"  # it says where settings came from
+    }
+
+
+def stopping_after(steps: int) -> Callable[[], bool]:
+    asked: Iterator[int] = iter(range(1, 10**6))
+    return lambda: next(asked) >= steps
+
+
+# What a finished run leaves
+
+
+def test_the_directory_holds_everything_and_nothing_else(finished: vitkit.Run) -> None:
+    names = {path.name for path in finished.directory.iterdir()}
+    assert names == {
+        "config.yaml",
+        "env.json",
+        "metrics.jsonl",
+        "split.csv",
+        "last",
+        "best",
+        "evaluation.json",
+        "report.html",
+    }
+    assert {path.name for path in (finished.directory / "best").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    assert {path.name for path in (finished.directory / "last").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "state.pt",
+    }
+
+
+def test_every_file_is_readable_by_others(finished: vitkit.Run) -> None:
+    for path in finished.directory.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044, path
+
+
+def test_the_configuration_resolves_to_itself(finished: vitkit.Run, tiny: dict[str, Any]) -> None:
+    saved = yaml.safe_load((finished.directory / "config.yaml").read_text())
+    assert resolve(saved=saved).settings == resolve(tiny).settings
+
+
+def test_the_environment_is_written(finished: vitkit.Run, colours: Path) -> None:
+    environment = json.loads((finished.directory / "env.json").read_text())
+    assert environment["data"] == str(colours)
+    assert environment["vitkit"] == vitkit.__version__
+    assert environment["torch"] == torch.__version__
+    assert environment["device"].startswith("cpu")
+
+
+def test_metrics_are_one_row_an_epoch(finished: vitkit.Run) -> None:
+    assert [row["epoch"] for row in finished.metrics] == [1, 2, 3, 4]
+    assert [row["step"] for row in finished.metrics] == [3, 6, 9, 12]  # 43 images by 16
+    assert set(finished.metrics[0]) == {
+        "epoch",
+        "step",
+        "seconds",
+        "lr",
+        "train_loss",
+        "train_top1",
+        "val_loss",
+        "val_top1",
+        "images_per_second",
+    }
+
+
+def split_of(directory: Path) -> dict[str, tuple[str, str]]:
+    with open(directory / "split.csv", newline="") as file:
+        return {row["file_name"]: (row["label"], row["split"]) for row in csv.DictReader(file)}
+
+
+def test_the_split_holds_every_image_and_class(finished: vitkit.Run, colours: Path) -> None:
+    rows = split_of(finished.directory)
+    assert set(rows) == {str(path.relative_to(colours)) for path in colours.rglob("*.png")}
+    assert all(name.startswith(label) for name, (label, _) in rows.items())
+    counts = {name: sum(s == name for _, s in rows.values()) for name in ("train", "val", "test")}
+    assert counts == {"train": 43, "val": 5, "test": 12}  # a fifth of 60, then a tenth of 48
+    assert {label for label, split in rows.values() if split == "test"} == {"blue", "green", "red"}
+
+
+def test_it_can_be_used_at_once(finished: vitkit.Run, colours: Path) -> None:
+    classifier = finished.load()
+    assert classifier.classes == ["blue", "green", "red"]
+    assert classifier.predict(colours / "red" / "00.png")[0].label == "red"
+    evaluation = finished.evaluation
+    assert evaluation is not None
+    assert evaluation.images == 12
+    assert evaluation.top1 >= 0.9  # colours are easy
+
+
+def test_best_is_the_epoch_with_the_highest_validation_score(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.6, 0.6, 0.4])
+    monkeypatch.setattr("vitkit.training.loop.validate", lambda learner, val: (1.0, next(scores)))
+    seen: list[bytes] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.final and progress.phase.startswith("epoch"):
+            seen.append(weights(tmp_path / "run" / "last"))
+
+    vitkit.train(colours, out=tmp_path / "run", listen=listen, **tiny)
+    assert len(set(seen)) == 4
+    assert weights(tmp_path / "run" / "best") == seen[2]  # of equal ones the later
+    assert weights(tmp_path / "run" / "last") == seen[3]
+
+
+def test_nothing_is_written_elsewhere(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    before = digest(colours)
+    run = vitkit.train(colours, **{**tiny, "epochs": 1})
+    assert run.directory == Path("runs", "colours-vit_tiny_patch16_224")
+    assert {path.name for path in work.iterdir()} == {"runs"}
+    assert [path.name for path in (work / "runs").iterdir()] == [run.directory.name]
+    assert not list(home.rglob("*"))
+    assert digest(colours) == before
+
+
+def test_two_runs_from_one_seed_are_the_same(
+    finished: vitkit.Run, colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(1234)
+    again = vitkit.train(colours, out=tmp_path / "again", **tiny)
+    assert weights(again.directory / "last") == weights(finished.directory / "last")
+    other = vitkit.train(colours, out=tmp_path / "other", **tiny, seed=1)
+    assert weights(other.directory / "last") != weights(finished.directory / "last")
+
+
+def test_the_callers_random_numbers_are_untouched(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    vitkit.train(colours, out=tmp_path / "run", **{**tiny, "epochs": 1})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Going on
+
+
+ROUGH = {  # everything that draws random numbers
+    "augment.mirror": True,
+    "augment.shift": 0.25,
+    "model.dropout": 0.2,
+    "model.attention_dropout": 0.1,
+    "model.drop_path": 0.3,
+    "model.depth": 2,
+}
+
+
+@pytest.mark.parametrize("ema", [0.9, 0])
+def test_a_run_stopped_twice_ends_as_if_it_had_not_been(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, ema: float
+) -> None:
+    settings = {**tiny, **ROUGH, "ema": ema}
+    whole = vitkit.train(colours, out=tmp_path / "whole", **settings)
+    torch.manual_seed(99)
+    out = tmp_path / "parts"
+    assert not vitkit.train(colours, out=out, stop=stopping_after(2), **settings).finished
+    assert not (out / "evaluation.json").exists()
+    torch.manual_seed(77)  # a fresh process has another state
+    assert not vitkit.train(colours, out=out, resume=True, stop=stopping_after(5)).finished
+    torch.manual_seed(55)
+    parts = vitkit.train(colours, out=out, resume=True)
+    assert parts.finished
+    assert digest(parts.directory / "best") == digest(whole.directory / "best")
+    assert weights(parts.directory / "last") == weights(whole.directory / "last")
+    assert parts.evaluation == whole.evaluation
+    assert timeless(parts.metrics) == timeless(whole.metrics)
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    times = ("seconds", "images_per_second")
+    return [{key: row[key] for key in row if key not in times} for row in rows]
+
+
+@pytest.mark.parametrize("lost", ["row", "half a row", "nothing"])
+def test_a_run_that_died_before_its_first_checkpoint_begins_again(
+    finished: vitkit.Run, colours: Path, tmp_path: Path, lost: str
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("config.yaml", "env.json", "split.csv"):
+        shutil.copy(finished.directory / name, out)
+    first = (finished.directory / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (out / "metrics.jsonl").write_text({"row": first, "half a row": first[:40]}.get(lost, ""))
+    run = vitkit.train(colours, out=out, resume=True)
+    assert timeless(run.metrics) == timeless(finished.metrics)
+    assert weights(out / "last") == weights(finished.directory / "last")
+
+
+def test_a_finished_run_can_be_finished_again(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    (out / "evaluation.json").unlink()
+    run = vitkit.train(colours, out=out, resume=True)
+    assert digest(out) == digest(finished.directory)
+    assert run.finished
+
+
+def test_a_crash_between_the_renames_is_mended_by_resuming(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    (out / "last").rename(out / ".last.old")
+    (out / "best").rename(out / ".best.old")
+    vitkit.train(colours, out=out, resume=True)
+    assert digest(out) == digest(finished.directory)
+
+
+def test_rows_of_epochs_to_come_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 3}\n{"step": 6}\n{"step": 9}\n{"st')
+    keep_metrics(path, 6)
+    assert path.read_text() == '{"step": 3}\n{"step": 6}\n'
+    keep_metrics(tmp_path / "absent", 6)
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["epochs=9"], "epochs=9 differs from the run, which has epochs=4"),
+        (["lr=0.01", "seed=3"], "seed=3 differs from the run, which has seed=0"),
+        (["data.image_size=16"], r"data.image_size=\[16,16\] differs from the run, which has"),
+        (["model.qk_norm=true"], "model.qk_norm=true differs from the run, which has its default"),
+        (["model.name=vit_base_patch16_224"], "which has model.name=vit_tiny_patch16_224"),
+    ],
+)
+def test_other_settings_do_not_resume(
+    finished: vitkit.Run, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        resumed_settings(finished.directory, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_settings_resume(finished: vitkit.Run, tiny: dict[str, Any]) -> None:
+    assert resumed_settings(finished.directory, tiny).settings == resolve(tiny).settings
+
+
+@pytest.mark.parametrize("content", [None, "", "- 1\n", "a: [", b"\xff\xfe\x00"])
+def test_a_damaged_configuration_does_not_resume(tmp_path: Path, content: Any) -> None:
+    if content is not None:
+        (tmp_path / "config.yaml").write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
+    with pytest.raises(CheckpointError) as caught:
+        resumed_settings(tmp_path, ())
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_data_does_not_resume(finished: vitkit.Run, colours: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "run", tmp_path / "colours"
+    shutil.copytree(finished.directory, out)
+    shutil.copytree(colours, data)
+    (data / "red" / "00.png").rename(data / "red" / "zz.png")
+    before = digest(out)
+    with pytest.raises(DataError, match=r"red/zz.png' is not in the saved split"):
+        vitkit.train(data, out=out, resume=True)
+    assert digest(out) == before
+
+
+def test_an_existing_directory_is_refused(finished: vitkit.Run, colours: Path) -> None:
+    before = digest(finished.directory)
+    with pytest.raises(CheckpointError, match="exists already; choose another --out"):
+        vitkit.train(colours, out=finished.directory)
+    assert digest(finished.directory) == before
+
+
+def test_a_file_in_the_way_is_refused(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists already"):
+        vitkit.train(colours, out=tmp_path / "run")
+
+
+def test_there_must_be_something_to_resume(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        vitkit.train(colours, out=tmp_path / "absent", resume=True)
+    with pytest.raises(ConfigError, match="needs out"):
+        vitkit.train(colours, resume=True)
+    assert not list(tmp_path.iterdir())
+
+
+# What the data may look like
+
+
+def noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Two classes of ten, one of whose images is broken."""
+    folder = tmp_path / "damaged"
+    for number in range(20):
+        noise(folder / "ab"[number % 2] / f"{number:02}.png", number)
+    (folder / "a" / "04.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    return folder
+
+
+def test_unreadable_images_are_counted_and_listed(
+    damaged: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    heard: list[Progress] = []
+    settings = {**tiny, "data.max_unreadable": 0.05, "epochs": 1}
+    run = vitkit.train(damaged, out=tmp_path / "run", listen=heard.append, **settings)
+    lines = {p.phase: p.figures for p in heard if p.final}
+    counts = {name: int(count) for name, count in lines["images"].items()}
+    assert counts.pop("unreadable") == 1
+    assert set(counts) == {"train", "val", "test"}
+    assert sum(counts.values()) == 19
+    assert list(lines["left out"]) == ["a/04.png:"]
+    assert "a/04.png" in split_of(run.directory)
+    assert "a/04.png" in (run.directory / "report.html").read_text()
+
+
+def test_too_many_unreadable_images_stop_the_run_with_their_list(
+    damaged: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"1 of 20 images cannot be read.*a/04.png: ") as caught:
+        vitkit.train(damaged, out=tmp_path / "run", **tiny)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()  # so that the same command works afterwards
+
+
+def test_identical_images_are_on_one_side_of_the_split(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copies"
+    for number in range(60):  # every image three times
+        noise(folder / "ab"[number // 3 % 2] / f"{number:02}.png", number // 3)
+    settings = {**tiny, "epochs": 1, "data.val_fraction": 0.3, "data.test_fraction": 0.3}
+    run = vitkit.train(folder, out=tmp_path / "run", **settings)
+    sides: dict[int, set[str]] = {}
+    for name, (_, split) in split_of(run.directory).items():
+        sides.setdefault(int(Path(name).stem) // 3, set()).add(split)
+    assert all(len(splits) == 1 for splits in sides.values())
+    assert set.union(*sides.values()) == {"train", "val", "test"}
+
+
+def test_the_splits_of_the_data_are_kept(tiny: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "split"
+    for number in range(24):
+        part = ("train", "train", "test")[number % 3]
+        noise(folder / part / "ab"[number // 3 % 2] / f"{number:02}.png", number)
+    run = vitkit.train(folder, out=tmp_path / "run", **{**tiny, "epochs": 1})
+    rows = split_of(run.directory)
+    assert all((split == "test") == name.startswith("test/") for name, (_, split) in rows.items())
+    assert {split for _, split in rows.values()} == {"train", "val", "test"}
+
+
+def test_without_a_test_split_val_is_scored(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    run = vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.test_fraction": 0})
+    scores = json.loads((run.directory / "evaluation.json").read_text())
+    assert (scores["split"], scores["images"]) == ("val", 6)
+    assert run.evaluation is not None
+    assert run.evaluation.top1 == max(row["val_top1"] for row in run.metrics)
+
+
+def test_without_both_nothing_is_scored(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    none = {"data.test_fraction": 0, "data.val_fraction": 0}
+    run = vitkit.train(colours, out=tmp_path / "run", **tiny, **none)
+    assert run.evaluation is None
+    assert not (run.directory / "report.html").exists()
+    assert weights(run.directory / "best") == weights(run.directory / "last")
+    assert {row["val_top1"] for row in run.metrics} == {None}
+
+
+def test_grey_input_has_one_channel(colours: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    grey = {"data.mean": [0.5], "data.std": [0.5], "epochs": 1}
+    run = vitkit.train(colours, out=tmp_path / "run", **{**tiny, **grey})
+    tensors = load_file(run.directory / "best" / "model.safetensors")
+    assert tensors["patch_embed.proj.weight"].shape == (16, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no image|class folders|no class"),
+        (["only/1.png", "only/2.png"], "class"),
+        (["test/a/1.png", "test/b/2.png"], "no image to train on"),
+    ],
+)
+def test_data_without_enough_to_learn_is_refused(
+    files: list[str], message: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, name in enumerate(files):
+        noise(folder / name, number)
+    with pytest.raises(DataError, match=message) as caught:
+        vitkit.train(folder, out=tmp_path / "run", **tiny)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.dim": 17}, "dim=17 is not a multiple of num_heads=2"),
+        ({"data.image_size": 9}, "image_size=9 is not a multiple of patch_size=4"),
+        ({"data.mean": [0.5, 0.5]}, "must have 1 or 3 values"),
+        ({"device": "gpu"}, "device='gpu' is unknown"),
+    ],
+)
+def test_settings_that_do_not_fit_are_found_before_anything_is_read(
+    settings: dict[str, Any],
+    message: str,
+    colours: Path,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_all(*args: Any, **more: Any) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(training, "read_all", read_all)
+    with pytest.raises(ConfigError, match=message):
+        vitkit.train(colours, out=tmp_path / "run", **{**tiny, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_does_not_fit_into_memory_is_refused(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="more than data.memory_gb"):
+        vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.memory_gb": 1e-6})
+
+
+def test_the_number_of_threads_is_put_back(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    vitkit.train(colours, out=tmp_path / "run", **{**tiny, "epochs": 1, "threads": before + 1})
+    environment = json.loads((tmp_path / "run" / "env.json").read_text())
+    assert environment["threads"] == str(before + 1)
+    assert torch.get_num_threads() == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    vitkit.train(colours, out=out, stop=stopping_after(5), **tiny)
+    before = digest(out / "last")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        vitkit.train(colours, out=out, resume=True)
+    monkeypatch.undo()
+    assert digest(out / "last") == before
+    assert vitkit.train(colours, out=out, resume=True).finished
