@@ -17,6 +17,7 @@ from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training import run as training
 from vitkit.training.config import Resolved, resolve
+from vitkit.training.loop import EVALUATION_BATCH
 from vitkit.training.run import SPLIT, Run
 
 REPORT = "report.html"
@@ -97,7 +98,7 @@ def evaluate(
         raise DataError(f"{data} has the class {unknown[0]!r}; the model knows only {known}")
     labels = [classifier.classes.index(source.classes[s.label or 0]) for s in chosen.samples]
     rows, truths, unreadable = [], [], []
-    for answer in classifier.stream(chosen):
+    for answer in classifier.stream(chosen, batch_size=EVALUATION_BATCH):
         if answer.values is None:
             unreadable.append((chosen.samples[answer.index].name, answer.error))
         else:

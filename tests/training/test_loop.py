@@ -20,7 +20,6 @@ from vitkit.training.ema import WeightAverage
 from vitkit.training.loop import (
     Examples,
     Learner,
-    augment,
     batches,
     fit,
     learning_rate,
@@ -144,17 +143,20 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert len(set(map(tuple, orders))) == len(orders)
 
 
-def test_each_step_augments_by_its_own_number() -> None:
-    settings = settings_with(**{"augment.mirror": True, "augment.shift": 0.25})
-    images = coloured(8).images
+def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
+    def drawn(step: int, **changes: Any) -> Tensor:
+        learner = make_learner(settings_with(**changes))
+        seen: list[Tensor] = []
+        learner.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+        torch.manual_seed(torch.seed() % 1000)  # the state around it does not matter
+        train_step(learner, coloured(8), torch.arange(8), step, steps=10)
+        return seen[0]
 
-    def drawn(seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return augment(images, settings)
-
-    assert torch.equal(drawn(1), drawn(1))
-    assert not torch.equal(drawn(1), drawn(2))
-    assert torch.equal(augment(images, settings_with()), images)
+    random = {"augment.mirror": True, "augment.shift": 0.25}
+    assert torch.equal(drawn(3, **random), drawn(3, **random))
+    assert not torch.equal(drawn(3, **random), drawn(4, **random))
+    assert not torch.equal(drawn(3, **random), drawn(3, seed=1, **random))
+    assert torch.equal(drawn(3), (coloured(8).images / 255 - 0.5) / 0.5)
 
 
 def run(

@@ -23,7 +23,7 @@ from vitkit.training.config import TrainSettings
 from vitkit.training.ema import WeightAverage
 from vitkit.training.schedule import warmup_cosine
 
-EVALUATION_BATCH = 256  # images
+EVALUATION_BATCH = 64  # images; as `vitkit eval`, for the same bits
 LISTEN_EVERY = 0.1  # seconds
 
 

@@ -1,0 +1,171 @@
+"""Runs on data of every kind: broken, doubled, split already, too little."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+import vitkit
+from vitkit.errors import ConfigError, DataError
+from vitkit.progress import Progress
+from vitkit.training import run as training
+
+
+def split_of(directory: Path) -> dict[str, tuple[str, str]]:
+    with open(directory / "split.csv", newline="") as file:
+        return {row["file_name"]: (row["label"], row["split"]) for row in csv.DictReader(file)}
+
+
+def noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Two classes of ten, one of whose images is broken."""
+    folder = tmp_path / "damaged"
+    for number in range(20):
+        noise(folder / "ab"[number % 2] / f"{number:02}.png", number)
+    (folder / "a" / "04.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    return folder
+
+
+def test_unreadable_images_are_counted_and_listed(
+    damaged: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    heard: list[Progress] = []
+    settings = {**tiny, "data.max_unreadable": 0.05, "epochs": 1}
+    run = vitkit.train(damaged, out=tmp_path / "run", listen=heard.append, **settings)
+    lines = {p.phase: p.figures for p in heard if p.final}
+    counts = {name: int(count) for name, count in lines["images"].items()}
+    assert counts.pop("unreadable") == 1
+    assert set(counts) == {"train", "val", "test"}
+    assert sum(counts.values()) == 19
+    assert list(lines["left out"]) == ["a/04.png:"]
+    assert "a/04.png" in split_of(run.directory)
+    assert "a/04.png" in (run.directory / "report.html").read_text()
+
+
+def test_too_many_unreadable_images_stop_the_run_with_their_list(
+    damaged: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"1 of 20 images cannot be read.*a/04.png: ") as caught:
+        vitkit.train(damaged, out=tmp_path / "run", **tiny)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()  # so that the same command works afterwards
+
+
+def test_identical_images_are_on_one_side_of_the_split(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copies"
+    for number in range(60):  # every image three times
+        noise(folder / "ab"[number // 3 % 2] / f"{number:02}.png", number // 3)
+    settings = {**tiny, "epochs": 1, "data.val_fraction": 0.3, "data.test_fraction": 0.3}
+    run = vitkit.train(folder, out=tmp_path / "run", **settings)
+    sides: dict[int, set[str]] = {}
+    for name, (_, split) in split_of(run.directory).items():
+        sides.setdefault(int(Path(name).stem) // 3, set()).add(split)
+    assert all(len(splits) == 1 for splits in sides.values())
+    assert set.union(*sides.values()) == {"train", "val", "test"}
+
+
+def test_the_splits_of_the_data_are_kept(tiny: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "split"
+    for number in range(24):
+        part = ("train", "train", "test")[number % 3]
+        noise(folder / part / "ab"[number // 3 % 2] / f"{number:02}.png", number)
+    run = vitkit.train(folder, out=tmp_path / "run", **{**tiny, "epochs": 1})
+    rows = split_of(run.directory)
+    assert all((split == "test") == name.startswith("test/") for name, (_, split) in rows.items())
+    assert {split for _, split in rows.values()} == {"train", "val", "test"}
+
+
+def test_without_a_test_split_val_is_scored(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    run = vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.test_fraction": 0})
+    scores = json.loads((run.directory / "evaluation.json").read_text())
+    assert (scores["split"], scores["images"]) == ("val", 6)
+    assert run.evaluation is not None
+    assert run.evaluation.top1 == max(row["val_top1"] for row in run.metrics)
+
+
+def test_without_both_nothing_is_scored(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    none = {"data.test_fraction": 0, "data.val_fraction": 0}
+    run = vitkit.train(colours, out=tmp_path / "run", **tiny, **none)
+    assert run.evaluation is None
+    assert not (run.directory / "report.html").exists()
+    best, last = (run.directory / name / "model.safetensors" for name in ("best", "last"))
+    assert best.read_bytes() == last.read_bytes()
+    assert {row["val_top1"] for row in run.metrics} == {None}
+
+
+def test_grey_input_has_one_channel(colours: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    grey = {"data.mean": [0.5], "data.std": [0.5], "epochs": 1}
+    run = vitkit.train(colours, out=tmp_path / "run", **{**tiny, **grey})
+    tensors = load_file(run.directory / "best" / "model.safetensors")
+    assert tensors["patch_embed.proj.weight"].shape == (16, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no image|class folders|no class"),
+        (["only/1.png", "only/2.png"], "class"),
+        (["test/a/1.png", "test/b/2.png"], "no image to train on"),
+    ],
+)
+def test_data_without_enough_to_learn_is_refused(
+    files: list[str], message: str, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, name in enumerate(files):
+        noise(folder / name, number)
+    with pytest.raises(DataError, match=message) as caught:
+        vitkit.train(folder, out=tmp_path / "run", **tiny)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.dim": 17}, "dim=17 is not a multiple of num_heads=2"),
+        ({"data.image_size": 9}, "image_size=9 is not a multiple of patch_size=4"),
+        ({"data.mean": [0.5, 0.5]}, "must have 1 or 3 values"),
+        ({"device": "gpu"}, "device='gpu' is unknown"),
+    ],
+)
+def test_settings_that_do_not_fit_are_found_before_anything_is_read(
+    settings: dict[str, Any],
+    message: str,
+    colours: Path,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_all(*args: Any, **more: Any) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr(training, "read_all", read_all)
+    with pytest.raises(ConfigError, match=message):
+        vitkit.train(colours, out=tmp_path / "run", **{**tiny, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_does_not_fit_into_memory_is_refused(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="more than data.memory_gb"):
+        vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.memory_gb": 1e-6})
