@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,10 +123,13 @@ def test_calibration_error(confidence: list[float], correct: list[bool], expecte
 
 
 def test_json_round_trip() -> None:
-    result = evaluate_predictions(*random_case(50, 6))
+    scores = evaluate_predictions(*random_case(50, 6))
+    result = replace(scores, unreadable=(("a.jpg", "is empty"),))
     text = json.dumps(result.to_json(), allow_nan=False)
     fields = json.loads(text)
-    assert list(fields) == ["top1", "top5", "macro_f1", "ece", "images", "per_class", "confusion"]
+    assert list(fields) == [
+        *("top1", "top5", "macro_f1", "ece", "images", "per_class", "confusion", "unreadable"),
+    ]
     assert list(fields["per_class"]["c0"]) == ["images", "precision", "recall", "f1"]
     assert Evaluation.from_json(fields) == result
 
