@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 # From the ground up; those on one floor do not know each other. `vitkit` is the package's own
 # `__init__`, which re-exports what its callers need.
 FLOORS = (
-    ("errors", "progress"),
+    ("errors", "progress", "whole_file"),
     ("layers",),
     ("models",),
     ("weights", "data"),

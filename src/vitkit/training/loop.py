@@ -56,7 +56,6 @@ class Learner:
         return self.model if self.average is None else self.average.model
 
 
-Saver = Callable[[Position], None]
 Row = dict[str, Any]
 
 
