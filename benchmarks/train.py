@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,11 +25,13 @@ from torch import Tensor, nn
 
 import vitkit
 from vitkit.models.vit import ViT
+from vitkit.progress import silent
 from vitkit.runtime.engine import Engine
 from vitkit.training import loop
 from vitkit.training.config import resolve
+from vitkit.training.dataset import read_dataset
 from vitkit.training.loop import Examples, Learner
-from vitkit.training.run import make_learner, prepare, read_dataset
+from vitkit.training.run import make_learner, prepare
 
 WIDTH, DEPTH, HEADS, PATCH, SIDE, BATCH = 128, 4, 4, 4, 32, 128
 SETTINGS = (
@@ -165,8 +166,9 @@ def our_accuracy(learner: Learner, test: Examples) -> float:
 def compare(data: str, epochs: int, images: int | None) -> dict[str, Any]:
     """Run both sides and describe what came out."""
     prepared = prepare(data, resolve([*SETTINGS, f"epochs={epochs}"]))
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = read_dataset(prepared, Path(folder), False, lambda progress: None)
+    dataset = read_dataset(
+        prepared.source, prepared.preprocess, prepared.resolved.settings, listen=silent
+    )
     train, test = dataset.examples["train"], dataset.examples["test"]
     if images is not None:
         train = replace(train, rows=train.rows[torch.randperm(len(train))[:images]])

@@ -54,7 +54,7 @@ def test_training_returns_a_run(finished: vitkit.Run) -> None:
     assert isinstance(finished.load(), vitkit.Classifier)
     assert isinstance(finished.evaluation, vitkit.Evaluation)
     stored = json.loads((finished.directory / "evaluation.json").read_text())
-    assert stored.pop("split") == "test"
+    assert stored["split"] == "test, as the run split it"
     assert json.loads(json.dumps(finished.evaluation.to_json())) == stored
 
 
@@ -108,10 +108,24 @@ def test_other_data_is_taken_whole_for_test(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(colours, other)
-    (other / "red" / "00.png").rename(other / "red" / "zz.png")  # the run does not know it
-    assert vitkit.evaluate(finished.load(), other).images == 60
+    for number, path in enumerate(sorted(other.rglob("*.png"))):
+        path.rename(path.with_name(f"other-{number}.png"))
+    evaluation = vitkit.evaluate(finished.load(), other)
+    assert evaluation.images == 60
+    assert evaluation.split.startswith("all images: neither the data nor the run has a split")
     with pytest.raises(DataError, match="has no split 'val'; it has none"):
         vitkit.evaluate(finished.load(), other, "val")
+
+
+def test_images_that_came_later_do_not_bring_training_images_into_test(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(colours, grown)
+    shutil.copy(grown / "red" / "00.png", grown / "red" / "zz.png")
+    evaluation = vitkit.evaluate(finished.load(), grown)
+    assert evaluation.images == 12
+    assert evaluation.split == "test, as the run split it, without 1 new"
 
 
 def test_some_of_the_images_keep_their_splits(
@@ -277,7 +291,7 @@ def test_a_new_directory_is_named_after_data_and_model(
     first = new_directory(data, resolved)
     assert first.parent == Path("runs")
     assert first.name.startswith(f"{stem}-vit_small_patch16_224")
-    first.mkdir(parents=True)
+    assert first.is_dir()
     assert new_directory(data, resolved) == first.with_name(f"{first.name}-2")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from vitkit.evaluation.metrics import Evaluation
     from vitkit.models import create_model, list_models
-    from vitkit.training.run import Run
+    from vitkit.training.directory import Run
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ _MODULES = {
     "Classifier": "vitkit.classifier",
     "Evaluation": "vitkit.evaluation.metrics",
     "Prediction": "vitkit.classifier",
-    "Run": "vitkit.training.run",
+    "Run": "vitkit.training.directory",
     "create_model": "vitkit.models",
     "evaluate": "vitkit.api",
     "list_models": "vitkit.models",

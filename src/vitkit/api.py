@@ -1,7 +1,8 @@
 """The main jobs in Python: train and evaluate; `vitkit.load` gives a classifier to predict with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import numpy as np
 from vitkit.classifier import Classifier
 from vitkit.data.sources import Source, open_source
 from vitkit.data.split import load_split
-from vitkit.errors import ConfigError, DataError
-from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
+from vitkit.errors import CheckpointError, ConfigError, DataError
+from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
 from vitkit.report.page import write_report
-from vitkit.training import run as training
 from vitkit.training.config import Resolved, resolve
+from vitkit.training.directory import SPLIT, Run, resumed_settings
 from vitkit.training.loop import EVALUATION_BATCH
-from vitkit.training.run import SPLIT, Run
+from vitkit.training.run import train as train_resolved
 
 REPORT = "report.html"
 
@@ -47,14 +48,14 @@ def train(
     if resume and out is None:
         raise ConfigError("resume=True needs out, the directory of the run to go on with")
     if resume and out is not None:
-        resolved = training.resumed_settings(Path(out), settings)
+        resolved = resumed_settings(Path(out), settings)
     else:
         resolved = resolve(settings, origin="argument")
     directory = Path(out) if out is not None else new_directory(data, resolved)
-    return run(data, resolved, directory, resume=resume, listen=listen, stop=stop)
+    return train_and_report(data, resolved, directory, resume=resume, listen=listen, stop=stop)
 
 
-def run(
+def train_and_report(
     data: str | Path,
     resolved: Resolved,
     directory: Path,
@@ -64,7 +65,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Train with resolved settings, then write the report."""
-    outcome = training.train(
+    outcome = train_resolved(
         data, resolved, directory=directory, resume=resume, listen=listen, stop=stop
     )
     if outcome.evaluation is not None:
@@ -73,11 +74,25 @@ def run(
 
 
 def new_directory(data: str | Path, resolved: Resolved) -> Path:
-    """`runs/<data>-<model>`, with a number where that is taken."""
+    """Make `runs/<data>-<model>`, with a number where that is taken.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
     stem = Path(str(data).partition(":")[0]).stem or "data"
     name = f"{stem}-{resolved.settings.architecture}"
-    candidates = [Path("runs", name), *(Path("runs", f"{name}-{n}") for n in range(2, 10_000))]
-    return next(path for path in candidates if not path.exists())
+    for number in count(1):
+        directory = Path("runs", name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CheckpointError(
+                f"{directory} cannot be made ({error.strerror}); choose another place with out"
+            ) from None
+    raise AssertionError("the numbers have no end")
 
 
 def evaluate(
@@ -85,13 +100,14 @@ def evaluate(
 ) -> Evaluation:
     """Score a classifier on a split of DATA; `all` is every image. Unreadable ones are left out.
 
-    Where DATA has no splits of its own, those count that the classifier's run made for it.
+    Where DATA has no splits of its own, those count that the classifier's run made for it; where
+    neither has any, `test` is all of DATA. `Evaluation.split` says what was scored.
 
     Raises:
         DataError: no such split, a class that the model does not know, or nothing that can be read.
     """
     source = open_source(data)
-    chosen = select(source, split, classifier.origin)
+    chosen, what = select(source, split, classifier.origin)
     unknown = [name for name in source.classes if name not in classifier.classes]
     if unknown:
         known = ", ".join(classifier.classes[:10])
@@ -108,35 +124,41 @@ def evaluate(
     if not rows:
         raise DataError(f"{data}: not one image of the split {split!r} can be read")
     evaluation = evaluate_predictions(np.stack(rows), np.array(truths), classifier.classes)
-    return replace(evaluation, unreadable=tuple(unreadable))
+    return replace(evaluation, split=what, unreadable=tuple(unreadable))
 
 
-def select(source: Source, split: str, origin: Path | None) -> Source:
-    """The part of a source that belongs to a split.
+def select(source: Source, split: str, origin: Path | None) -> tuple[Source, str]:
+    """The part of a source that belongs to a split, and in words which part that is.
 
-    The source's own splits count first, then those that the run at `origin` saved for these images.
-    A source that has neither is taken whole for `test`.
+    The source's own splits count first, then those that the run at `origin` saved for its images.
     """
     if split == "all":
-        return source
-    splits = [sample.split for sample in source.samples]
-    if split not in splits:  # perhaps the run cut it out of the source's train
-        saved = saved_splits(source, origin)
-        splits = saved if any(saved) else splits
-    if not any(splits) and split == "test":
-        return source
-    indices = [i for i, name in enumerate(splits) if name == split]
-    if not indices:
-        known = ", ".join(sorted({name for name in splits if name})) or "none"
-        raise DataError(f"{source.name} has no split {split!r}; it has {known}")
-    return source.subset(indices)
+        return source, "all images"
+    own = [sample.split for sample in source.samples]
+    if split in own:
+        return part(source, own, split), in_words(split, of_the_data=True)
+    saved = saved_splits(source, origin)
+    if split in saved:  # perhaps cut out of the source's own train
+        new = sum(name is None for name in saved)
+        words = in_words(split, of_the_data=False)
+        if new and not any(own):
+            words += f", without {new:,} new"
+        return part(source, saved, split), words
+    if split == "test" and not any(own) and not any(saved):
+        return source, "all images: neither the data nor the run has a split for them"
+    known = ", ".join(sorted({name for name in [*own, *saved] if name})) or "none"
+    raise DataError(f"{source.name} has no split {split!r}; it has {known}")
+
+
+def part(source: Source, splits: Sequence[str | None], split: str) -> Source:
+    """The samples of one split."""
+    return source.subset([i for i, name in enumerate(splits) if name == split])
 
 
 def saved_splits(source: Source, origin: Path | None) -> list[str | None]:
-    """The splits that the run at `origin`, or around it, made; None where it knows other images."""
+    """The split that the run at `origin`, or around it, gave each image, or None."""
     for directory in (origin, origin.parent) if origin else ():
         if (directory / SPLIT).is_file():
             rows = {row.name: row.split for row in load_split(directory / SPLIT)}
-            found = [rows.get(sample.name) for sample in source.samples]
-            return found if all(found) else [None] * len(found)
+            return [rows.get(sample.name) for sample in source.samples]
     return [None] * len(source.samples)

@@ -9,7 +9,14 @@ import torch
 
 from vitkit.errors import CheckpointError
 from vitkit.models import Model, create_model
-from vitkit.training.checkpoint import STATE, Position, load_state, recover, replacing, save_state
+from vitkit.training.checkpoint import (
+    STATE,
+    Position,
+    load_state,
+    recover,
+    replacing_directory,
+    save_state,
+)
 from vitkit.training.optim import adamw
 
 
@@ -17,7 +24,7 @@ from vitkit.training.optim import adamw
 def saved(tmp_path: Path) -> Path:
     """A directory that was written once."""
     directory = tmp_path / "last"
-    with replacing(directory) as fresh:
+    with replacing_directory(directory) as fresh:
         (fresh / "file").write_text("old")
     return directory
 
@@ -29,7 +36,7 @@ def content(directory: Path) -> dict[str, str]:
 
 
 def test_the_new_directory_takes_the_place_of_the_old(saved: Path) -> None:
-    with replacing(saved) as fresh:
+    with replacing_directory(saved) as fresh:
         assert list(fresh.iterdir()) == []
         (fresh / "other").write_text("new")
         assert content(saved) == {"file": "old"}  # until the end
@@ -38,7 +45,7 @@ def test_the_new_directory_takes_the_place_of_the_old(saved: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failure_while_filling_keeps_the_old(saved: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), replacing(saved) as fresh:
+    with pytest.raises(error), replacing_directory(saved) as fresh:
         (fresh / "file").write_text("half")
         raise error
     assert content(saved.parent) == {"last/file": "old"}
@@ -51,7 +58,7 @@ def test_a_disk_that_cannot_be_synced_keeps_the_old(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"), replacing(saved) as fresh:
+    with pytest.raises(OSError, match="no space"), replacing_directory(saved) as fresh:
         (fresh / "file").write_text("new")
     assert content(saved.parent) == {"last/file": "old"}
 
@@ -65,7 +72,7 @@ def test_every_file_reaches_the_disk_before_the_renames(
     monkeypatch.setattr(
         Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1]
     )
-    with replacing(saved) as fresh:
+    with replacing_directory(saved) as fresh:
         (fresh / "a").write_text("1")
         (fresh / "b").write_text("2")
     # both files and the directory that lists them; then the parent that lists the names
@@ -87,13 +94,13 @@ def test_a_crash_at_a_rename_is_mended(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", dying)
-    with pytest.raises(KeyboardInterrupt), replacing(saved) as fresh:
+    with pytest.raises(KeyboardInterrupt), replacing_directory(saved) as fresh:
         (fresh / "file").write_text("new")
     monkeypatch.undo()
     assert saved.exists() == (crash == 1)
     recover(saved)
     assert content(saved) == {"file": "old"}
-    with replacing(saved) as fresh:  # what the crash left is in nobody's way
+    with replacing_directory(saved) as fresh:  # what the crash left is in nobody's way
         (fresh / "file").write_text("newer")
     assert content(saved.parent) == {"last/file": "newer"}
 

@@ -18,7 +18,7 @@ import vitkit
 from vitkit.errors import CheckpointError, ConfigError, DataError
 from vitkit.progress import Progress
 from vitkit.training.config import resolve
-from vitkit.training.run import keep_metrics, resumed_settings
+from vitkit.training.directory import keep_metrics, resumed_settings
 
 
 def weights(directory: Path) -> bytes:
@@ -46,6 +46,7 @@ def test_the_directory_holds_everything_and_nothing_else(finished: vitkit.Run) -
     names = {path.name for path in finished.directory.iterdir()}
     assert names == {
         "config.yaml",
+        "contents.csv",
         "env.json",
         "metrics.jsonl",
         "split.csv",
@@ -221,7 +222,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    for name in ("config.yaml", "env.json", "split.csv"):
+    for name in ("config.yaml", "contents.csv", "env.json", "split.csv"):
         shutil.copy(finished.directory / name, out)
     first = (finished.directory / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
     (out / "metrics.jsonl").write_text({"row": first, "half a row": first[:40]}.get(lost, ""))
@@ -314,7 +315,7 @@ def test_an_existing_directory_is_refused(finished: vitkit.Run, colours: Path) -
 
 def test_a_file_in_the_way_is_refused(colours: Path, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match=r"cannot be made \(File exists\)"):
         vitkit.train(colours, out=tmp_path / "run")
 
 

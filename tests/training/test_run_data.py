@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import vitkit
 from vitkit.errors import ConfigError, DataError
 from vitkit.progress import Progress
-from vitkit.training import run as training
+from vitkit.training import dataset
 
 
 def split_of(directory: Path) -> dict[str, tuple[str, str]]:
@@ -51,6 +51,8 @@ def test_unreadable_images_are_counted_and_listed(
     assert list(lines["left out"]) == ["a/04.png:"]
     assert "a/04.png" in split_of(run.directory)
     assert "a/04.png" in (run.directory / "report.html").read_text()
+    with open(run.directory / "unreadable.csv", newline="") as file:
+        assert [row["file_name"] for row in csv.DictReader(file)] == ["a/04.png"]
 
 
 def test_too_many_unreadable_images_stop_the_run_with_their_list(
@@ -93,7 +95,7 @@ def test_without_a_test_split_val_is_scored(
 ) -> None:
     run = vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.test_fraction": 0})
     scores = json.loads((run.directory / "evaluation.json").read_text())
-    assert (scores["split"], scores["images"]) == ("val", 6)
+    assert (scores["split"], scores["images"]) == ("val, as the run split it", 6)
     assert run.evaluation is not None
     assert run.evaluation.top1 == max(row["val_top1"] for row in run.metrics)
 
@@ -158,7 +160,7 @@ def test_settings_that_do_not_fit_are_found_before_anything_is_read(
     def read_all(*args: Any, **more: Any) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr(training, "read_all", read_all)
+    monkeypatch.setattr(dataset, "read_all", read_all)
     with pytest.raises(ConfigError, match=message):
         vitkit.train(colours, out=tmp_path / "run", **{**tiny, **settings})
     assert not (tmp_path / "run").exists()
@@ -169,3 +171,25 @@ def test_data_that_does_not_fit_into_memory_is_refused(
 ) -> None:
     with pytest.raises(DataError, match="more than data.memory_gb"):
         vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.memory_gb": 1e-6})
+
+
+@pytest.mark.parametrize("change", ["break", "repaint"])
+def test_a_resumed_run_wants_the_images_it_was_started_with(
+    tiny: dict[str, Any], tmp_path: Path, change: str
+) -> None:
+    data = tmp_path / "data"
+    for number in range(40):
+        noise(data / "ab"[number % 2] / f"{number:02}.png", number)
+    settings = {**tiny, "data.max_unreadable": 0.1, "batch_size": 4}
+    steps = iter(range(100))
+    run = vitkit.train(data, out=tmp_path / "run", stop=lambda: next(steps) >= 9, **settings)
+    assert not run.finished
+    original = (data / "a" / "08.png").read_bytes()
+    if change == "break":
+        (data / "a" / "08.png").write_bytes(b"not an image")
+    else:
+        noise(data / "a" / "08.png", 99)
+    with pytest.raises(DataError, match=r"the data changed.*a/08\.png"):
+        vitkit.train(data, out=tmp_path / "run", resume=True)
+    (data / "a" / "08.png").write_bytes(original)
+    assert vitkit.train(data, out=tmp_path / "run", resume=True).finished

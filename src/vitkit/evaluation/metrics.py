@@ -39,6 +39,7 @@ class Evaluation:
     classes: tuple[str, ...]
     per_class: dict[str, ClassScore]
     confusion: list[list[int]]  # (K, K) images; row: truth, column: prediction
+    split: str = ""  # what was scored, in words: `in_words`
     unreadable: tuple[tuple[str, str], ...] = ()  # (name, reason) of images that were left out
 
     def to_json(self) -> dict[str, Any]:
@@ -169,3 +170,8 @@ def _check_values(p: NDArray[Any], y: NDArray[Any]) -> None:
             f"row {row} of the probabilities sums to {total[row]:.4g} with a minimum of "
             f"{p[row].min():.4g}; rows must be >= 0 and sum to 1: apply softmax to logits"
         )
+
+
+def in_words(split: str, *, of_the_data: bool) -> str:
+    """Which images a split holds, for people: those that the data or that a run put there."""
+    return f"{split}, as the {'data has' if of_the_data else 'run split'} it"

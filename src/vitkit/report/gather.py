@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
-from vitkit.training.run import ENVIRONMENT, Outcome
+from vitkit.training.directory import ENVIRONMENT
+from vitkit.training.run import Outcome
 
 MISTAKES = 24  # shown
 SAMPLE_CLASSES = 30  # shown with an image at most
@@ -74,5 +75,5 @@ def samples(outcome: Outcome) -> dict[str, NDArray[np.uint8]]:
 
 def picture(outcome: Outcome, row: int) -> NDArray[np.uint8]:
     """An image as the model sees it: (h, w, 3) uint8."""
-    pixels = outcome.dataset.examples["train"].images[row].permute(1, 2, 0).numpy()
+    pixels = outcome.dataset.images[row].permute(1, 2, 0).numpy()
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

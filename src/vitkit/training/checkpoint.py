@@ -7,7 +7,6 @@ every step draws them from the run's seed and its own number, and every epoch it
 """
 
 import contextlib
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from vitkit.errors import CheckpointError
+from vitkit.whole_file import sync
 
 STATE = "state.pt"
 DAMAGE = (  # what reading a state that is not whole, or of something else, can raise
@@ -50,7 +50,7 @@ class Position:
 
 
 @contextlib.contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
+def replacing_directory(directory: Path) -> Iterator[Path]:
     """An empty directory to fill, which then takes the place of `directory` as one step.
 
     If filling it fails, the old directory stays as it was. A crash between the two renames leaves
@@ -62,8 +62,8 @@ def replacing(directory: Path) -> Iterator[Path]:
     try:
         yield new
         for file in new.iterdir():
-            _sync(file)
-        _sync(new)
+            sync(file)
+        sync(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -71,7 +71,7 @@ def replacing(directory: Path) -> Iterator[Path]:
     if directory.exists():
         directory.rename(old)
     new.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -117,11 +117,3 @@ def load_state(
 
 def _beside(directory: Path, what: str) -> Path:
     return directory.with_name(f".{directory.name}.{what}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

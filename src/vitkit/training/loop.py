@@ -23,7 +23,7 @@ from vitkit.training.config import TrainSettings
 from vitkit.training.ema import WeightAverage
 from vitkit.training.schedule import warmup_cosine
 
-EVALUATION_BATCH = 64  # images; as `vitkit eval`, for the same bits
+EVALUATION_BATCH = 64  # images
 LISTEN_EVERY = 0.1  # seconds
 
 
@@ -56,7 +56,7 @@ class Learner:
         return self.model if self.average is None else self.average.model
 
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # the figures of an epoch, as in metrics.jsonl
 
 
 def fit(
@@ -91,6 +91,8 @@ def fit(
         position.start_epoch()
         on_epoch(row, is_best)
         listen(_epoch_line(settings, row))
+        if stop() and position.step < steps * settings.epochs:
+            return False
     return True
 
 
@@ -111,8 +113,8 @@ def train_epoch(
     settings = learner.settings
     steps = steps_per_epoch(len(train), settings)
     epoch, done = divmod(position.step, steps)
-    totals = torch.tensor([position.loss_sum, position.correct], dtype=torch.float64)
-    totals = totals.to(learner.device, torch.float32)
+    sums = [position.loss_sum, position.correct]
+    totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
     started = spoke = time.perf_counter()
     before = dataclasses.replace(position)
     learner.model.train()
@@ -125,16 +127,16 @@ def train_epoch(
         position.epoch_seconds = before.epoch_seconds + now - started
         if now - spoke > LISTEN_EVERY or position.seen == len(train):
             spoke = now
-            note(totals, position, epoch, settings)
+            fetch_totals(totals, position, epoch, settings)
             rate = (position.seen - before.seen) / (now - started)
             listen(_progress(settings, train, epoch, position, rate))
         if stop() and position.seen < len(train):
-            note(totals, position, epoch, settings)
+            fetch_totals(totals, position, epoch, settings)
             return False
     return True
 
 
-def note(totals: Tensor, position: Position, epoch: int, settings: TrainSettings) -> None:
+def fetch_totals(totals: Tensor, position: Position, epoch: int, settings: TrainSettings) -> None:
     """Bring the sums of the epoch from the device.
 
     Raises:
@@ -254,7 +256,7 @@ def _epoch_line(settings: TrainSettings, row: Row) -> Progress:
     figures["img/s"] = f"{row['images_per_second']:,.0f}"
     done = row["epoch"]
     phase = f"epoch {done}/{settings.epochs}"
-    return Progress(phase, done, settings.epochs, "epochs", figures, final=True)
+    return Progress(phase, done, settings.epochs, figures, final=True)
 
 
 def _clock(seconds: float) -> str:

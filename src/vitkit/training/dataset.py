@@ -1,0 +1,122 @@
+"""The images of a run in memory, and the split that each belongs to."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitkit import whole_file
+from vitkit.data import split as splits
+from vitkit.data.audit import (
+    LISTED,
+    DataSummary,
+    check_contents,
+    check_unreadable,
+    save_contents,
+    summarise,
+)
+from vitkit.data.layout import SPLITS
+from vitkit.data.loader import read_all
+from vitkit.data.sources import Source
+from vitkit.data.transforms import Preprocess
+from vitkit.errors import DataError
+from vitkit.progress import Listener, Progress
+from vitkit.training.config import TrainSettings
+from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
+from vitkit.training.loop import Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The decoded images and their splits."""
+
+    images: Tensor  # (N, C, h, w) uint8, one row for each sample of the source
+    examples: dict[str, Examples]  # "train", "val" and "test", perhaps empty; readable images only
+    splits: list[str]  # of every sample of the source
+    keys: tuple[bytes | None, ...]  # what every sample contains; None: unreadable
+    summary: DataSummary
+
+
+def read_dataset(
+    source: Source,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    *,
+    resumed: Path | None = None,
+    listen: Listener,
+) -> Dataset:
+    """Decode all images and split them, as the run in the directory `resumed` did if given.
+
+    Raises:
+        DataError: too many images are unreadable, none is left to train on, or the data is not
+            what the resumed run was started with.
+    """
+    memory = read_all(
+        source,
+        preprocess,
+        memory_gb=settings.data.memory_gb,
+        workers=settings.data.workers,
+        listen=listen,
+    )
+    check_unreadable(memory.unreadable, len(source.samples), limit=settings.data.max_unreadable)
+    if resumed is None:
+        chosen = make_splits(source, memory.keys, settings)
+    else:
+        chosen = read_splits(source, memory.keys, resumed)
+    labels = torch.tensor([sample.label or 0 for sample in source.samples])
+    examples = {}
+    for name in SPLITS:
+        rows = [i for i, split in enumerate(chosen) if split == name and memory.keys[i] is not None]
+        examples[name] = Examples(memory.images, labels, torch.tensor(rows, dtype=torch.int64))
+    if not len(examples["train"]):
+        raise DataError(f"{source.name} leaves no image to train on; lower data.test_fraction")
+    summary = summarise(source, chosen, memory.keys, memory.unreadable)
+    announce(summary, {name: len(part) for name, part in examples.items()}, listen)
+    return Dataset(memory.images, examples, chosen, memory.keys, summary)
+
+
+def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSettings) -> list[str]:
+    """A new split of every sample; images with the same content stay together."""
+    return splits.resolve(
+        source.samples,
+        keys,
+        val=settings.data.val_fraction,
+        test=settings.data.test_fraction,
+        seed=settings.seed,
+    )
+
+
+def read_splits(source: Source, keys: Sequence[bytes | None], directory: Path) -> list[str]:
+    """The split that a run made, after a check that its images are still the same."""
+    saved = splits.load_split(directory / SPLIT)
+    chosen = splits.match_split(source.samples, source.classes, saved)
+    check_contents(directory / CONTENTS, [sample.name for sample in source.samples], keys)
+    return chosen
+
+
+def write_dataset(directory: Path, source: Source, dataset: Dataset) -> None:
+    """What a resumed run must find again, and which images were left out."""
+    names = [sample.name for sample in source.samples]
+    labels = [source.classes[sample.label or 0] for sample in source.samples]
+    splits.save_split(directory / SPLIT, zip(names, labels, dataset.splits, strict=True))
+    save_contents(directory / CONTENTS, names, dataset.keys)
+    if dataset.summary.unreadable:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([("file_name", "reason"), *dataset.summary.unreadable])
+        whole_file.write(directory / UNREADABLE, text.getvalue())
+
+
+def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -> None:
+    """Tell how many images each split has, and the first that were left out."""
+    figures = {name: f"{size:,}" for name, size in sizes.items()}
+    if summary.unreadable:
+        figures["unreadable"] = f"{len(summary.unreadable):,}"
+    total = sum(sizes.values())
+    listen(Progress("images", total, total, figures=figures, final=True))
+    for name, reason in summary.unreadable[:LISTED]:
+        listen(Progress("left out", total, total, figures={f"{name}:": reason}, final=True))

@@ -1,0 +1,164 @@
+"""A run's directory: who may use it, what lies in it, and reading it back."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from vitkit import __version__, whole_file
+from vitkit.classifier import Classifier, load
+from vitkit.errors import CheckpointError, ConfigError
+from vitkit.evaluation.metrics import Evaluation
+from vitkit.training.checkpoint import recover
+from vitkit.training.config import Resolved, resolve
+from vitkit.training.loop import Row
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
+SPLIT, CONTENTS, UNREADABLE = "split.csv", "contents.csv", "unreadable.csv"
+EVALUATION = "evaluation.json"
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's directory and what its epochs reached."""
+
+    directory: Path
+    finished: bool = True  # False: interrupted, and can be resumed
+
+    @property
+    def metrics(self) -> list[Row]:
+        """One row for each epoch, as in `metrics.jsonl`."""
+        path = self.directory / METRICS
+        return [json.loads(line) for line in whole_lines(path)]
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The scores on the held-out split, once the run is finished."""
+        path = self.directory / EVALUATION
+        if not path.is_file():
+            return None
+        return Evaluation.from_json(json.loads(path.read_text("utf-8")))
+
+    def load(self, *, device: str = "auto") -> Classifier:
+        """The best weights, ready for use."""
+        return load(self.directory, device=device)
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, resume: bool) -> Iterator[None]:
+    """Make a run's directory, or open it with `resume`, and keep other processes out of it.
+
+    A directory in which nothing was begun is removed again.
+
+    Raises:
+        CheckpointError: it cannot be made, another process uses it, something else is there, or
+            there is nothing to resume.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory} cannot be made ({error.strerror}); choose another --out"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"another process trains in {directory}; wait for it, or choose another --out"
+        ) from None
+    try:
+        check_directory(directory, resume)
+        recover(directory / LAST)
+        recover(directory / BEST)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # only if it is empty
+        os.close(descriptor)  # the lock ends with it
+
+
+def check_directory(directory: Path, resume: bool) -> None:
+    """Check that a run may use a directory: a new one, or with `resume` one that holds a run.
+
+    Raises:
+        CheckpointError: something else is there, or nothing to resume.
+    """
+    if resume and not (directory / CONFIG).is_file():
+        raise CheckpointError(f"{directory} holds no run; leave --resume out to start one")
+    if not resume and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(
+            f"{directory} exists already; choose another --out, or go on with --resume"
+        )
+
+
+def write_environment(directory: Path, data: str | Path, device: torch.device) -> None:
+    """Where the data came from, versions and hardware."""
+    environment = {"data": str(data), **describe_environment(device)}
+    whole_file.write(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+
+
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware, as a report names them."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "vitkit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.platform(),
+        "device": f"{device} ({name})" if name else str(device),
+        "threads": str(torch.get_num_threads()),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Resolved:
+    """The settings that a run was started with.
+
+    Raises:
+        CheckpointError: they are absent or damaged.
+        ConfigError: the overrides would change them.
+    """
+    try:
+        saved: Any = yaml.safe_load((directory / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{directory} holds no run to resume: {reason}") from None
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{directory / CONFIG} holds no settings; start a new run")
+    before = resolve(saved=saved)
+    known = {row.key: row for row in before.rows()}
+    for row in resolve(overrides, saved=saved).rows():
+        old = known.get(row.key)
+        if old is None or row.value != old.value:
+            raise ConfigError(
+                f"{row} differs from the run, which has {old or 'its default'}; "
+                "leave it out to resume, or start a new run"
+            )
+    return before
+
+
+def keep_metrics(path: Path, step: int) -> None:
+    """Drop the rows of epochs that a resumed run will train again, and one that was cut off."""
+    if path.is_file():
+        kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
+        whole_file.write(path, "".join(kept))
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end."""
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n")]
