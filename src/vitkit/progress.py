@@ -9,9 +9,8 @@ class Progress:
     """How far a phase of work has come."""
 
     phase: str  # such as "read", "epoch 3/30", "evaluate"
-    done: int  # in `unit`
+    done: int
     total: int
-    unit: str = "images"
     figures: Mapping[str, str] = field(default_factory=dict)  # such as {"loss": "0.412"}
     final: bool = False  # the result of a phase, worth a line that stays
 

@@ -123,8 +123,45 @@ def test_limits(tmp_path: Path) -> None:
         open_archive(path, max_bytes=size - 1).read("a/1.jpg")
     with pytest.raises(DataError, match=f"unpacks to {total} bytes.*'notes.txt'"):
         open_archive(path, max_total_bytes=total - 1)
-    with pytest.raises(DataError, match="3 members"):
+    with pytest.raises(DataError, match="over max_members=2 members"):
         open_archive(path, max_members=2)
+
+
+def crowd(path: Path, count: int, told: int) -> Path:
+    """A zip of so many equal entries, whose end tells of another number."""
+    make(path, "a.txt")
+    data = path.read_bytes()
+    start, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    entries = data[start:end] * count
+    tail = struct.pack("<4s4xHHIIH", b"PK\x05\x06", told, told, len(entries), start, 0)
+    path.write_bytes(data[:start] + entries + tail)
+    return path
+
+
+@pytest.mark.parametrize("told", [1, 60_000])
+def test_too_many_members_are_refused_before_they_take_memory(tmp_path: Path, told: int) -> None:
+    path = crowd(tmp_path / "x.zip", 60_000, told)  # 3 MB, but 30 MB as objects
+    assert open_archive(crowd(tmp_path / "y.zip", 60, told), max_members=60).names == ()
+    tracemalloc.start()
+    with pytest.raises(DataError, match="over max_members=59999 members; pack it as several"):
+        open_archive(path, max_members=59_999)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_too_large_a_directory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = crowd(tmp_path / "x.zip", 60_000, 1)
+    size = 60_000 * (46 + len("a.txt"))
+    monkeypatch.setattr("vitkit.data.archive.MAX_DIRECTORY_BYTES", size)
+    assert open_archive(path).names == ()
+    monkeypatch.setattr("vitkit.data.archive.MAX_DIRECTORY_BYTES", size - 1)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"directory of {size} bytes, over {size - 1}"):
+        open_archive(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
 
 
 def test_a_header_that_lies_about_the_size_unpacks_no_more(tmp_path: Path) -> None:

@@ -1,7 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from vitkit.data.audit import check_unreadable, content_key, summarise
+from vitkit.data.audit import (
+    check_contents,
+    check_unreadable,
+    content_key,
+    load_contents,
+    save_contents,
+    summarise,
+)
 from vitkit.data.sources import Sample, Source
 from vitkit.errors import DataError
 
@@ -74,3 +83,66 @@ def test_at_most_20_unreadable_files_are_named() -> None:
         check_unreadable(unreadable, 30)
     assert "20.jpg" not in str(error.value)
     check_unreadable(unreadable, 30, limit=0.9)
+
+
+NAMES = ["a/1.jpg", "b,ü/2.jpg", "\udcff", "Icon\r"]
+KEYS = [b"\x01" * 16, None, b"\xfe" * 16, b"\x01" * 16]
+
+
+def test_contents_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "contents.csv"
+    save_contents(path, NAMES, KEYS)
+    lines = path.read_bytes().split(b"\n")
+    assert lines[:3] == [b"file_name,content", b"a/1.jpg," + b"01" * 16, '"b,ü/2.jpg",'.encode()]
+    assert load_contents(path) == dict(
+        zip(NAMES, ["01" * 16, "", "fe" * 16, "01" * 16], strict=True)
+    )
+    assert check_contents(path, NAMES, KEYS) is None
+    assert check_contents(path, NAMES[::-1], KEYS[::-1]) is None  # in whatever order
+    assert [file.name for file in tmp_path.iterdir()] == ["contents.csv"]
+
+
+@pytest.mark.parametrize(
+    ("names", "keys", "told"),
+    [
+        (NAMES, [None, *KEYS[1:]], "'a/1.jpg' is no longer readable; restore it"),
+        (NAMES, [b"\x02" * 16, *KEYS[1:]], "'a/1.jpg' has other pixels; restore it"),
+        (NAMES, [KEYS[0], b"\0" * 16, *KEYS[2:]], "'b,ü/2.jpg' is readable now; restore it"),
+        (["new", *NAMES], [None, *KEYS], "'new' is new; remove it"),
+        (["new", *NAMES], [b"\x01" * 16, *KEYS], "'new' is new; remove it"),
+        (NAMES[2:], KEYS[2:], "'a/1.jpg' is gone; restore it"),
+        (NAMES[::2], KEYS[::2], "'b,ü/2.jpg' is gone; restore it"),
+        ([], [], "'a/1.jpg' is gone; restore it"),
+        (NAMES, [None, None, None, None], "'a/1.jpg' is no longer readable; restore it"),
+    ],
+)
+def test_the_first_change_is_told(
+    tmp_path: Path, names: list[str], keys: list[bytes | None], told: str
+) -> None:
+    save_contents(tmp_path / "c.csv", NAMES, KEYS)
+    with pytest.raises(DataError) as error:
+        check_contents(tmp_path / "c.csv", names, keys)
+    expected = f"the data changed since the run started: {told} or start a new run"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("file_name,content\na,00\na,01\n", "line 3: 'a' is there twice"),
+        ("file_name,content\na\n", "line 2: 1 fields"),
+        ("file_name,label\na,b\n", r"no column 'content' .*; name the columns file_name,content"),
+        (None, "cannot be read"),
+    ],
+)
+def test_damaged_contents_are_told(tmp_path: Path, content: str | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "c.csv").write_text(content)
+    with pytest.raises(DataError, match=told):
+        load_contents(tmp_path / "c.csv")
+
+
+def test_as_many_keys_as_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        save_contents(tmp_path / "c.csv", NAMES, KEYS[1:])
+    assert list(tmp_path.iterdir()) == []

@@ -5,13 +5,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from vitkit.data.audit import content_key
-from vitkit.data.loader import default_workers, look_ahead, read_all
+from vitkit.data.loader import available_memory, default_workers, look_ahead, read_all
 from vitkit.data.sources import Sample, Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError, ImageError
@@ -173,19 +174,54 @@ def test_memory_limit() -> None:
     source = broken_every(1000)
     unread = Source(source.name, source.classes, source.samples, pytest.fail)
     with pytest.raises(
-        DataError, match=r"^150 images of 12x16 pixels .* data\.memory_gb=.*image_si"
+        DataError,
+        match=r"^150 images of 12x16 pixels .* data\.memory_gb = 8\.64e-05 GB; .*image_si",
     ):
         read_all(unread, SMALL, memory_gb=86_399e-9)
     assert len(read_all(source, SMALL, memory_gb=86_400e-9).keys) == 150
 
 
-def test_default_memory_limit_is_half_of_the_machine() -> None:
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((None, None), MACHINE),
+        (("max\n", None), MACHINE),
+        (("3000000\n", None), 3_000_000),
+        ((None, "2000000\n"), 2_000_000),
+        ((None, "9223372036854771712\n"), MACHINE),  # version 1 without a limit
+        (("4000000", "9223372036854771712"), 4_000_000),
+    ],
+)
+def test_memory_of_machine_and_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: tuple[str | None, ...],
+    expected: int,
+) -> None:
+    paths = (tmp_path / "v2", tmp_path / "v1")
+    for path, text in zip(paths, limits, strict=True):
+        if text is not None:
+            path.write_text(text)
+    monkeypatch.setattr("vitkit.data.loader.MEMORY_LIMITS", paths)
+    assert available_memory() == expected
     side = 1000
-    count = int(half / (3 * side * side)) + 1
+    count = int(expected / 2 / (3 * side * side)) + 1
     source = Source("vast", (), (Sample("x"),) * count, pytest.fail)
-    with pytest.raises(DataError, match=f"^{count} images of 1000x1000 pixels"):
+    with pytest.raises(DataError, match="more than half of what there is, .* or set data.memory_"):
         read_all(source, Preprocess(image_size=(side, side)))
+
+
+def test_default_memory_limit_is_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = broken_every(1000)  # 86,400 bytes
+    (tmp_path / "v2").write_text("172800")
+    monkeypatch.setattr("vitkit.data.loader.MEMORY_LIMITS", (tmp_path / "v2",))
+    assert len(read_all(source, SMALL).keys) == 150
+    (tmp_path / "v2").write_text("172798")
+    with pytest.raises(DataError, match="^150 images of 12x16 pixels"):
+        read_all(source, SMALL)
 
 
 def test_read_all_of_real_images(unpacked: Callable[[str], "os.PathLike[str]"]) -> None:

@@ -45,11 +45,14 @@ def test_jsonl(tmp_path: Path, mark: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "its columns are: none"),
+        ("", "\\(its columns: none\\)"),
         ("file_name,label\n", "lists no image"),
         ("filename,label\na,b", "has no column 'file_name'.*did you mean 'filename'"),
         ("file_name;label\na;b", "has no column 'file_name'"),
-        ("file_name,class\na,b", "has no column 'label', its columns are: file_name, class; name"),
+        (
+            "file_name,class\na,b",
+            "has no column 'label' \\(its columns: file_name, class\\); name the columns",
+        ),
         ("file_name,label,label\na,b,c", "a column twice"),
         ("file_name,label\na,b\nc", "line 3: 1 fields under 2"),
         ("file_name,label\na,b,c", "line 2: 3 fields under 2"),

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from vitkit.data import synthetic
-from vitkit.data.sources import Source, open_inputs, open_source
+from vitkit.data.sources import Limits, Source, open_inputs, open_source
 from vitkit.errors import DataError, ImageError
 
 PETS = ("cat/1.png", "cat/2", "cat/3.txt.png", "dog 1/ü.jpg", "dog 1/sub/x.bin")
@@ -119,9 +119,9 @@ def test_shapes() -> None:
     [
         ("shapes:count=1", "count=1 must be a whole number from 16"),
         ("shapes:size=big", "size=big must be"),
-        ("shapes:sed=1", "'sed' is none of count, size, seed; did you mean 'seed'"),
+        ("shapes:sed=1", "'sed' is not an option \\(count, size, seed are\\), did you mean 'seed'"),
         ("digits:8", "digits has no options"),
-        ("digit", "digit does not exist; did you mean 'digits'"),
+        ("digit", "digit does not exist, did you mean 'digits'"),
         ("hf-datasets:a/b", "hub are not read"),
     ],
 )
@@ -140,8 +140,8 @@ def test_a_folder_named_like_a_built_in(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("files", "data", "told"),
     [
-        (("flowers/a/1",), "flower", "does not exist; did you mean 'flowers'"),
-        (("flowers/rose/1",), "flowers/roes/x", "does not exist; did you mean 'rose'"),
+        (("flowers/a/1",), "flower", "does not exist, did you mean 'flowers'"),
+        (("flowers/rose/1",), "flowers/roes/x", "does not exist, did you mean 'rose'"),
         ((), "nowhere/at/all", "does not exist; check the path"),
         (("a/1.png",), "a/1.png", "of a kind that is not read; give a folder of class folders"),
         (("a.parquet",), "a.parquet", "of a kind that is not read"),
@@ -182,17 +182,17 @@ def test_an_empty_class_folder_is_told_in_both(tmp_path: Path) -> None:
 def test_limits_reach_the_reader(tmp_path: Path) -> None:
     data = make(tmp_path / "data", "a/1.png", "b/2.png")
     with pytest.raises(ImageError):
-        open_source(data, max_pixels=5).read(0)
+        open_source(data, limits=Limits(max_pixels=5)).read(0)
     with pytest.raises(ImageError):
-        open_source(data, max_bytes=20).read(0)
+        open_source(data, limits=Limits(max_bytes=20)).read(0)
     packed = pack(data, tmp_path / "x.zip")
-    with pytest.raises(ImageError, match="max_bytes"):
-        open_source(packed, max_bytes=20).read(0)
+    with pytest.raises(ImageError, match="in x.zip, more than max_bytes=20"):
+        open_source(packed, limits=Limits(max_bytes=20)).read(0)
     for limit in ({"max_total_bytes": 20}, {"max_members": 1}):
         with pytest.raises(DataError, match=next(iter(limit))):
-            open_source(packed, **limit)
+            open_source(packed, limits=Limits(**limit))
         with pytest.raises(DataError, match=next(iter(limit))):
-            open_inputs([packed], **limit)
+            open_inputs([packed], limits=Limits(**limit))
 
 
 def names(*inputs: str | Path) -> list[str]:
@@ -246,7 +246,7 @@ def test_inputs(photos: Path, inputs: list[str | Path], expected: list[str]) -> 
     ("inputs", "told"),
     [
         ([], "no input"),
-        (["d.png"], "d.png does not exist; did you mean 'c.png'"),
+        (["d.png"], "d.png does not exist, did you mean 'c.png'"),
         (["c.png", "*.gif"], r"\*.gif holds no image"),
         (["in/**/*.gif"], "holds no image"),
         (["in/**/x/**"], "has '\\*\\*' twice"),
@@ -294,7 +294,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_opening_data_loads_nothing_heavy() -> None:
     code = (
         "import sys, vitkit.data.sources, vitkit.data.split, vitkit.data.audit;"
-        "print([m for m in ('torch', 'sklearn', 'matplotlib', 'pyarrow') if m in sys.modules])"
+        "print([m for m in ('torch', 'sklearn', 'pyarrow') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 import os
 import random
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from vitkit.data.split import assign, load_split, match_split, resolve, save_split
+from vitkit.data.split import load_split, match_split, resolve, save_split
 from vitkit.errors import ConfigError, DataError
 
 
@@ -23,9 +24,22 @@ def sizes(splits: list[str]) -> dict[str, int]:
     return dict(Counter(splits))
 
 
+def cut(
+    labels: list[int],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    test: float = 0.0,
+    val: float = 0.0,
+    seed: int = 0,
+) -> list[str]:
+    """`resolve` for data without splits of its own."""
+    samples = [Sample(str(number), label) for number, label in enumerate(labels)]
+    return resolve(samples, groups, val=val, test=test, seed=seed)
+
+
 def test_digits_give_360_test_images_as_in_scikit_learn() -> None:
     labels = load_digits().target.tolist()
-    splits = assign(labels, fractions={"test": 0.2}, seed=0)
+    splits = cut(labels, test=0.2)
     _, expected = train_test_split(labels, test_size=0.2, stratify=labels, random_state=0)
     ours = Counter(label for label, split in zip(labels, splits, strict=True) if split == "test")
     assert ours.total() == len(expected) == 360
@@ -36,11 +50,11 @@ def test_digits_give_360_test_images_as_in_scikit_learn() -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_counts_without_groups(seed: int) -> None:
     rng = random.Random(seed)
-    fractions = rng.choice([{"test": 0.2}, {"val": 0.1, "test": 0.25}, {"test": 0.3, "val": 0.05}])
+    fractions = rng.choice([{"test": 0.2}, {"test": 0.25, "val": 0.1}, {"test": 0.3, "val": 0.05}])
     counts = [rng.choice([1, 2, 3, 5, 30, 181, 1000]) for _ in range(rng.randint(2, 12))]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     rng.shuffle(labels)
-    splits = assign(labels, fractions=fractions, seed=seed)
+    splits = cut(labels, seed=seed, **fractions)
     assert len(splits) == len(labels) and set(splits) <= {"train", *fractions}
     placed = Counter(zip(labels, splits, strict=True))
     for label, count in enumerate(counts):
@@ -49,10 +63,12 @@ def test_counts_without_groups(seed: int) -> None:
             if count > len(fractions):
                 assert placed[label, name] >= 1
             if count > 3:
-                assert abs(placed[label, name] - fraction * count) < 1
+                of = count - (placed[label, "test"] if name == "val" else 0)
+                assert abs(placed[label, name] - fraction * of) < 1
     if min(counts) >= 20:  # else rounding up the small classes may exceed the total
         for name, fraction in fractions.items():
-            assert 0 <= sizes(splits)[name] - fraction * len(labels) < 1
+            of = len(labels) - (sizes(splits)["test"] if name == "val" else 0)
+            assert 0 <= sizes(splits)[name] - fraction * of < 1
 
 
 @pytest.mark.parametrize(
@@ -61,7 +77,7 @@ def test_counts_without_groups(seed: int) -> None:
 )
 def test_small_classes(count: int, expected: tuple[int, int, int]) -> None:
     labels = [7] * count
-    splits = assign(labels, fractions={"test": 0.2, "val": 0.1}, seed=3)
+    splits = cut(labels, test=0.2, val=0.1, seed=3)
     assert tuple(splits.count(name) for name in ("train", "val", "test")) == expected
 
 
@@ -77,13 +93,13 @@ def test_small_classes(count: int, expected: tuple[int, int, int]) -> None:
 )
 def test_largest_remainders(counts: tuple[int, ...], expected: tuple[int, ...]) -> None:
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    splits = assign(labels, fractions={"test": 0.1}, seed=1)
+    splits = cut(labels, test=0.1, seed=1)
     placed = Counter(zip(labels, splits, strict=True))
     assert tuple(placed[label, "test"] for label in range(len(counts))) == expected
 
 
 def test_shares_are_exact_decimals() -> None:
-    assert sizes(assign([0] * 30, fractions={"val": 0.1}, seed=0))["val"] == 3  # 0.1 * 30 > 3
+    assert sizes(cut([0] * 30, val=0.1))["val"] == 3  # 0.1 * 30 > 3
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -97,7 +113,7 @@ def test_groups_stay_together(seed: int) -> None:
             groups.append(group)
     for index in rng.sample(range(len(groups)), 20):
         groups[index] = None  # unreadable: alone
-    splits = assign(labels, fractions={"val": 0.1, "test": 0.2}, seed=seed, groups=groups)
+    splits = cut(labels, groups, val=0.1, test=0.2, seed=seed)
     places, kinds = defaultdict(set), defaultdict(set)
     for label, group, split in zip(labels, groups, splits, strict=True):
         if group is not None:
@@ -107,8 +123,8 @@ def test_groups_stay_together(seed: int) -> None:
     assert all(places[group] == {"train"} for group in kinds if len(kinds[group]) > 1)
     placed, counts = Counter(zip(labels, splits, strict=True)), Counter(labels)
     for label, count in counts.items():
-        for name, fraction in {"val": 0.1, "test": 0.2}.items():
-            assert abs(placed[label, name] - fraction * count) < 1
+        assert abs(placed[label, "test"] - 0.2 * count) < 1
+        assert abs(placed[label, "val"] - 0.1 * (count - placed[label, "test"])) < 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +140,7 @@ def test_groups_stay_together(seed: int) -> None:
 def test_a_class_of_few_groups(groups: str | None, expected: tuple[int, int]) -> None:
     labels = [0] * len(groups or "12345")
     found = {
-        tuple(map(assign(labels, fractions={"test": 0.2}, seed=seed, groups=groups).count, names))
+        tuple(map(cut(labels, groups, test=0.2, seed=seed).count, names))
         for names in [("train", "test")]
         for seed in range(9)
     }
@@ -137,17 +153,17 @@ PINNED = "rererrrrrrrererrrrrreerr"  # second letters of train and test
 def test_same_seed_same_split_on_every_platform() -> None:
     labels = [index % 3 for index in range(24)]
 
-    def cut(seed: int) -> str:
-        return "".join(name[1] for name in assign(labels, fractions={"test": 0.25}, seed=seed))
+    def letters(seed: int) -> str:
+        return "".join(name[1] for name in cut(labels, test=0.25, seed=seed))
 
-    assert cut(0) == cut(0) == PINNED
-    assert len({cut(seed) for seed in range(20)}) > 15
+    assert letters(0) == letters(0) == PINNED
+    assert len({letters(seed) for seed in range(20)}) > 15
 
 
 def test_every_image_is_drawn_sometimes() -> None:
     drawn = Counter[int]()
     for seed in range(400):
-        splits = assign([0] * 20, fractions={"test": 0.25}, seed=seed)
+        splits = cut([0] * 20, test=0.25, seed=seed)
         drawn.update(index for index, split in enumerate(splits) if split == "test")
     assert all(60 <= drawn[index] <= 140 for index in range(20))  # 100 expected, sigma 8.7
 
@@ -155,18 +171,18 @@ def test_every_image_is_drawn_sometimes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"fractions": {"test": 1.0}}, "test=1.0"),
-        ({"fractions": {"test": -0.1}}, "test=-0.1"),
-        ({"fractions": {"test": float("nan")}}, "test=nan"),
-        ({"fractions": {"train": 0.5}}, "`train` is what remains"),
-        ({"fractions": {"test": 0.6, "val": 0.4}}, "leaves nothing"),
+        ({"test": 1.0}, "test=1.0"),
+        ({"test": -0.1}, "test=-0.1"),
+        ({"test": float("nan")}, "test=nan"),
+        ({"val": 1.0}, "val=1.0"),
+        ({"val": -0.1}, "val=-0.1"),
         ({"seed": -1}, "seed=-1"),
         ({"groups": [1]}, "1 groups for 3 images"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        assign([0, 0, 1], **{"fractions": {"test": 0.2}, "seed": 0, **arguments})  # type: ignore[arg-type]
+        cut([0, 0, 1], **arguments)  # type: ignore[arg-type]
 
 
 def of(**counts: int) -> list[Sample]:
@@ -223,7 +239,17 @@ def test_resolve_needs_labels_and_known_splits() -> None:
             resolve([sample], None)
 
 
-ROWS = [("a,b/ü 1.jpg", " cat", "train"), ('q"\n\r.jpg', "dog", "val"), ("\udcff", "dog", "test")]
+def test_shares_are_of_what_is_there() -> None:
+    """`val` is cut from what `test` leaves, so that both together may be over a whole."""
+    assert sizes(cut([0] * 100, test=0.6, val=0.5)) == {"train": 20, "val": 20, "test": 60}
+
+
+ROWS = [
+    ("Icon\r", "cat", "train"),
+    ("a,b/ü 1.jpg", " cat", "train"),
+    ('q"\n\r.jpg', "dog", "val"),
+    ("\udcff", "dog", "test"),
+]
 
 
 def test_a_saved_split_comes_back(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vitkit
 from vitkit.errors import DataError
-from vitkit.report.gather import MISTAKES, gather
+from vitkit.report.gather import MISTAKES_SHOWN, gather
 from vitkit.report.page import write_report
 from vitkit.training import run as training
 from vitkit.training.config import resolve
@@ -61,7 +61,7 @@ def test_mistakes_are_the_wrong_answers_most_confident_first(
         if (prediction := classifier.predict(colours / name)[0]).label != Path(name).parent.name
     ]
     expected.sort(reverse=True)
-    assert 0 < len(expected) <= MISTAKES
+    assert 0 < len(expected) <= MISTAKES_SHOWN
     assert [m.confidence for m in report.mistakes] == pytest.approx([e[0] for e in expected])
     assert {(m.name, m.predicted) for m in report.mistakes} == {e[1:] for e in expected}
     for mistake in report.mistakes:
@@ -78,7 +78,7 @@ def test_no_more_mistakes_are_shown_than_a_page_holds(
     outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = gather(outcome).mistakes
-    monkeypatch.setattr("vitkit.report.gather.MISTAKES", 2)
+    monkeypatch.setattr("vitkit.report.gather.MISTAKES_SHOWN", 2)
     assert [m.name for m in gather(outcome).mistakes] == [m.name for m in every[:2]]
 
 

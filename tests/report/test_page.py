@@ -14,8 +14,9 @@ import pytest
 
 from vitkit.data.audit import DataSummary
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
-from vitkit.report import Mistake, Report, render, write_report
-from vitkit.report.page import duration, percent
+from vitkit.report import page as page_module
+from vitkit.report.contents import Mistake, Report
+from vitkit.report.page import duration, percent, render, write_report
 from vitkit.training.config import Setting
 
 VOID = {"meta", "link", "img", "br"}
@@ -181,12 +182,16 @@ def test_policy_allows_the_script_and_nothing_else() -> None:
     assert Counter(tag for tag, _ in Page(text).elements)["script"] == 1
 
 
+def test_style_and_script_are_not_escaped() -> None:
+    text, folder = render(report()), Path(page_module.__file__).parent
+    assert (folder / "page.css").read_text("utf-8") in text
+    assert (folder / "page.js").read_text("utf-8") in text
+
+
 def test_import_is_light() -> None:
-    code = (
-        "import sys, vitkit.report; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
-    )
+    code = "import sys, vitkit.report.page; print({'torch', 'sklearn'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert out.stdout.strip() == "set()"
 
 
 def test_hostile_names_stay_words() -> None:
@@ -198,7 +203,6 @@ def test_hostile_names_stay_words() -> None:
         split=HOSTILE,
         settings=[Setting(HOSTILE, HOSTILE, HOSTILE)],
         environment={HOSTILE: HOSTILE},
-        finished=HOSTILE,
     )
     data = replace(
         changed.data, source=HOSTILE, unreadable=((HOSTILE, HOSTILE),), skipped=(HOSTILE,)
@@ -263,6 +267,7 @@ def test_a_diverged_run_says_so(bad: float) -> None:
     assert "in 1 of 5 epochs, first in epoch 4" in Page(render(report(history=rows))).words
     page = Page(render(report(history=[{"epoch": 1, "train_loss": bad}])))
     assert page.headings == PARTS and "No finite value was recorded" in page.words
+    assert "in 1 of 1 epoch, first in epoch 1" in page.words
 
 
 def test_what_is_missing_is_left_out() -> None:
@@ -280,7 +285,10 @@ def test_what_is_missing_is_left_out() -> None:
     [
         ({"leaks": 1}, "1 image of val and test also in train"),
         ({"conflicts": 1200}, "1,200 images with a copy under another label"),
-        ({"duplicates": 7}, "7 duplicate images"),
+        ({"duplicates": 7}, "7 duplicate images,"),
+        ({"duplicates": 1}, "1 duplicate image,"),
+        ({"leaks": 1}, "1 image shared between splits"),
+        ({"skipped": ("x",)}, "1 file outside the class folders"),
         ({"unreadable": (("a/b.jpg", "cut off"),)}, "1 unreadable file, left out"),
         ({"unreadable": (("x.jpg", "?"),) * 60}, "The first 50 of 60"),
         ({"skipped": ("readme.txt", "x")}, "2 files outside the class folders"),
@@ -367,7 +375,9 @@ def test_names_that_are_no_text_do_not_cost_the_page(tmp_path: Path) -> None:
     assert "caf?.png" in text
 
 
-@pytest.mark.parametrize("broken", ["os.replace", "os.fdopen", "jinja2.Template.render"])
+@pytest.mark.parametrize(
+    "broken", ["os.replace", "pathlib.Path.write_text", "jinja2.Template.render"]
+)
 def test_a_failing_write_leaves_the_old_page(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

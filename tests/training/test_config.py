@@ -67,10 +67,24 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
         ("model=vit_base_patch16_224", "set one of model.name"),
         ("model.name=vit_tinny_patch16_224", "did you mean 'vit_tiny_patch16_224'?"),
         ("model.dpth=3", "has no setting 'dpth', did you mean 'depth'?"),
-        ("model.depth=abc", "model.depth='abc': input should be a valid integer"),
-        ("model.depth=2.5", "model.depth=2.5: input should be a valid integer"),
-        ("model.depth=-1", "depth=-1 is less than 1"),
-        ("model.pool=max", "model.pool='max': input should be 'cls', 'mean' or 'attention'"),
+        ("model.depth=abc", "depth='abc': input should be a valid integer"),
+        ("model.depth=2.5", "depth=2.5: input should be a valid integer"),
+        ("model.depth=-1", "depth=-1 is not between 1 and 1024"),
+        ("model.depth=3.0", "depth=3.0: input should be a valid integer"),
+        ("model.depth=true", "depth=True: input should be a valid integer"),
+        ("model.class_token='no'", "class_token='no': input should be a valid boolean"),
+        ("model.drop_path=.nan", "drop_path=nan: input should be a finite number"),
+        ("model.depth=&a [*a]", "depth=[[...]]: input should be a valid integer"),
+        ("model.name.x=1", "no setting is called 'model.name.x', did you mean 'model.name'?"),
+        ("model.depth.x=1", "no setting is called 'model.depth.x'"),
+        ("seed=2020-13-45", "seed='2020-13-45' cannot be read as a value; quote it"),
+        ("seed=2020-12-24", "seed=datetime.date(2020, 12, 24): input should be a valid integer"),
+        ("seed=" + "[" * 10_000, "cannot be read as a value"),
+        ("data.max_megapixels=.inf", "data.max_megapixels=inf: input should be a finite number"),
+        ("lr=nan", "lr=nan: input should be a finite number"),
+        ("data.mean=[.nan]", "data.mean=nan: input should be a finite number"),
+        ("betas=[0.9, .nan]", "betas=nan: input should be a finite number"),
+        ("model.pool=max", "pool='max' is unknown; choose cls, mean or attention"),
         ("model.class_token=false", "pool=cls reads the class token"),
         ("model.num_classes=3", "follows from the classes of the data"),
         ("model.in_channels=1", "follows from the number of values in data.mean"),
@@ -166,8 +180,13 @@ def test_a_sequence_of_the_model_has_the_type_of_its_config() -> None:
 def test_saved_settings_are_checked_too() -> None:
     with pytest.raises(ConfigError, match="^epohcs=3: extra inputs"):
         resolve(saved={"epohcs": 3})
-    with pytest.raises(ConfigError, match="model='deep' is a group"):
-        resolve(saved={"model": "deep"})
+    for overrides in ([], ["model.depth=3"]):
+        with pytest.raises(ConfigError, match="model='deep' is a group"):
+            resolve(overrides, saved={"model": "deep"})
+    with pytest.raises(ConfigError, match="data=5 is a group of settings; set data.crop"):
+        resolve(["data.crop=0.5"], saved={"data": 5})
+    with pytest.raises(ConfigError, match="has no setting '3'"):
+        resolve(saved={"model": {3: 4}})
 
 
 def test_settings_are_frozen() -> None:

@@ -1,5 +1,6 @@
 """The files inside a zip, read one by one without unpacking it and without trusting its headers."""
 
+import io
 import os
 import stat
 import struct
@@ -21,8 +22,10 @@ from vitkit.errors import DataError, ImageError
 
 MAX_TOTAL_BYTES = 20_000_000_000  # of all members, unpacked
 MAX_MEMBERS = 5_000_000
+MAX_DIRECTORY_BYTES = 1_000_000_000  # 200 for each of so many members; 100 are usual
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
+ENTRY = b"PK\x01\x02"  # begins each entry of the directory
 ENCRYPTED = 0x1
 
 
@@ -86,13 +89,13 @@ def open_archive(
             comes twice; a link; encryption; a compression other than deflate; too much of anything.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Bounded(path, max_members) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+    except DataError:
+        raise
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise DataError(f"{path} is not a readable zip: {error}; make or fetch it again") from error
     total = sum(member.file_size for member in members)
-    if len(members) > max_members:
-        raise DataError(f"{path} has {len(members)} members, more than max_members={max_members}")
     if total > max_total_bytes:
         largest = max(members, key=lambda member: member.file_size)
         raise DataError(
@@ -103,6 +106,33 @@ def open_archive(
         if reason := _refusal(member):
             raise DataError(f"{path}: member {member.filename!r} {reason}")
     return _archive(path, members, max_bytes)
+
+
+class _Bounded(io.BufferedReader):
+    """A zip for `zipfile` to read the directory of, which it does in one piece.
+
+    It makes an object of every entry, whatever the end of the file says their number is. Each
+    begins with a signature, so the signatures are at least as many: they are counted first.
+    """
+
+    def __init__(self, path: Path, max_members: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._path = path
+        self._max_members = max_members
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size and size > MAX_DIRECTORY_BYTES:  # -1 is for the last bytes of the file only
+            raise DataError(
+                f"{self._path} has a directory of {size} bytes, over {MAX_DIRECTORY_BYTES}; "
+                "pack it as several zips, or unpack it into a folder"
+            )
+        data = super().read(size)
+        if data.count(ENTRY) > self._max_members:
+            raise DataError(
+                f"{self._path} has over max_members={self._max_members} members; pack it as "
+                "several zips, or unpack it into a folder"
+            )
+        return data
 
 
 def _refusal(member: ZipInfo) -> str:

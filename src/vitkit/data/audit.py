@@ -1,15 +1,18 @@
-"""What is wrong with a data set before anything is trained on it."""
+"""What is wrong with a data set before anything is trained on it, and what changed in it since."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitkit.data.manifest import csv_lines, save_csv
 from vitkit.data.sources import Source
 from vitkit.errors import DataError
 
+CONTENT_COLUMNS = ("file_name", "content")
 LISTED = 20  # files that an error names before it counts the rest
 
 
@@ -75,6 +78,54 @@ def summarise(
         conflicts=sum(len(labels[key]) > 1 for _, _, key in readable),
         skipped=source.skipped,
     )
+
+
+def save_contents(path: Path, names: Iterable[str], keys: Iterable[bytes | None]) -> None:
+    """Write each sample's content key as csv, in hexadecimal; empty where it was unreadable."""
+    save_csv(path, CONTENT_COLUMNS, zip(names, map(_hexadecimal, keys), strict=True))
+
+
+def load_contents(path: Path) -> dict[str, str]:
+    """What `save_contents` wrote: content by name.
+
+    Raises:
+        DataError: it is absent or damaged, or has a name twice.
+    """
+    contents: dict[str, str] = {}
+    for number, fields in csv_lines(path, required=CONTENT_COLUMNS, errors="surrogateescape"):
+        name = fields["file_name"]
+        if name in contents:
+            raise DataError(f"{path}, line {number}: {name!r} is there twice; keep one line")
+        contents[name] = fields["content"]
+    return contents
+
+
+def check_contents(path: Path, names: Iterable[str], keys: Iterable[bytes | None]) -> None:
+    """Compare the samples with those that `save_contents` wrote to `path`.
+
+    Raises:
+        DataError: one was added or removed, changed, or became readable or unreadable; the message
+            names the first. Or as `load_contents`.
+    """
+    saved = load_contents(path)
+    for name, now in zip(names, map(_hexadecimal, keys), strict=True):
+        if (before := saved.pop(name, None)) == now:
+            continue
+        if before is None:
+            raise _changed(name, "is new; remove it")
+        if not now:
+            raise _changed(name, "is no longer readable; restore it")
+        raise _changed(name, f"{'has other pixels' if before else 'is readable now'}; restore it")
+    if saved:
+        raise _changed(next(iter(saved)), "is gone; restore it")
+
+
+def _hexadecimal(key: bytes | None) -> str:
+    return "" if key is None else key.hex()
+
+
+def _changed(name: str, how: str) -> DataError:
+    return DataError(f"the data changed since the run started: {name!r} {how} or start a new run")
 
 
 def check_unreadable(

@@ -26,36 +26,32 @@ class Folder:
         return read_file(self.root / name, max_bytes=self.max_bytes)
 
 
-def list_folder(
-    root: Path, *, follow_links: bool = False
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of all files that may be images, and of all folders (`a/b/`), sorted.
 
     Hidden files, what `NOT_IMAGES` lists, and devices, pipes and sockets are passed over. A
-    symbolic link is taken where it leads to a file below `root`; with `follow_links` it may lead to
-    any file or folder, which is only for folders you trust. `root` itself may be a link.
+    symbolic link is taken where it leads to a file below `root`. `root` itself may be a link.
 
     Raises:
-        DataError: a folder that may not be read, a link that leads elsewhere, or in a circle.
+        DataError: a folder that may not be read, or a link that leads elsewhere or to a folder.
     """
     names: list[str] = []
     folders: list[str] = []
     top = os.path.realpath(root)
-    # A folder, and the real places of the links on the way to it.
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (top,))]
+    waiting = [""]
     while waiting:
-        prefix, way = waiting.pop()
+        prefix = waiting.pop()
         for entry in _entries(root, prefix):
             name = prefix + entry.name
             link = entry.is_symlink()
             is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
             if not is_folder and not (may_be_image(entry.name) and _is_file(entry)):
                 continue
-            if link and not follow_links:
+            if link:
                 _check_link(entry.path, is_folder, top)
             if is_folder:
                 folders.append(f"{name}/")
-                waiting.append((f"{name}/", _checked_way(entry.path, way) if link else way))
+                waiting.append(f"{name}/")
             else:
                 names.append(name)
     return tuple(sorted(names)), tuple(sorted(folders))
@@ -87,15 +83,5 @@ def _check_link(path: str, is_folder: bool, top: str) -> None:
     if is_folder or not _within(target, top):
         kind = "a folder" if is_folder else "a file outside the data"
         raise DataError(
-            f"{path} is a link to {kind}, {target}; copy it in, or open the data with "
-            "follow_links=True"
+            f"{path} is a link to {kind}, {target}; put a copy in its place, or remove it"
         )
-
-
-def _checked_way(path: str, way: tuple[str, ...]) -> tuple[str, ...]:
-    """The way through a link to a folder, which must not lead to a folder around the link."""
-    target = os.path.realpath(path)
-    here = os.path.realpath(os.path.dirname(path))
-    if any(_within(place, target) for place in (*way, here)):
-        raise DataError(f"{path} is a link to a folder around it, {target}; remove the link")
-    return (*way, target)

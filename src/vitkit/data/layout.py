@@ -4,10 +4,9 @@ Names are relative, with `/` between their parts; a name that ends in `/` is a f
 """
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
-from vitkit.errors import DataError
+from vitkit.errors import DataError, nearest
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {
@@ -55,12 +54,6 @@ def may_be_image(name: str) -> bool:
 def leaves(name: str) -> bool:
     """Whether a name could point outside its folder: absolute, with a drive letter or with `..`."""
     return name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the most similar of the known names, or nothing."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def arrange(

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,12 @@ from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError, ImageError
 from vitkit.progress import Listener, Progress, silent
+
+# What a container may use, by cgroup v2 and v1; absent, `max` or vast where there is no limit.
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,7 +72,7 @@ def read_all(
 ) -> InMemory:
     """Decode every sample once.
 
-    `memory_gb` bounds the result, by default at half of the machine's memory.
+    `memory_gb` bounds the result, by default at half of `available_memory`.
 
     Raises:
         DataError: the set does not fit.
@@ -108,12 +115,22 @@ def _read_one(
     return ""
 
 
+def available_memory() -> int:
+    """Bytes of memory that the machine has, or the container if that is less."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in MEMORY_LIMITS:
+        text = path.read_text().strip() if path.is_file() else ""
+        sizes += [int(text)] if text.isdecimal() else []
+    return min(sizes)
+
+
 def _check_memory(shape: Sequence[int], memory_gb: float | None) -> None:
     needed = float(np.prod(shape, dtype=np.float64)) / 1e9
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    limit = machine / 2 if memory_gb is None else memory_gb
+    limit = available_memory() / 2e9 if memory_gb is None else memory_gb
     if needed > limit:
+        name = "half of what there is," if memory_gb is None else "data.memory_gb ="
         raise DataError(
             f"{shape[0]} images of {shape[2]}x{shape[3]} pixels take {needed:.1f} GB in memory, "
-            f"more than data.memory_gb={limit:.1f}; choose a smaller data.image_size or raise it"
+            f"more than {name} {limit:.3g} GB; choose a smaller data.image_size, or set "
+            "data.memory_gb to what you can spare"
         )

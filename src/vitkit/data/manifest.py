@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
-from vitkit.data.layout import SPLITS, Row, leaves, nearest, split_name
-from vitkit.errors import DataError
+from vitkit.data.layout import SPLITS, Row, leaves, split_name
+from vitkit.errors import DataError, nearest
+from vitkit.whole_file import replacing
 
 REQUIRED = ("file_name", "label")
 Line = tuple[int, Mapping[str, Any]]  # its number, counted from 1, and its fields by column
@@ -40,18 +41,20 @@ def load_manifest(path: Path) -> list[Row]:
     return rows
 
 
-def csv_lines(path: Path, *, errors: str = "strict") -> Iterator[Line]:
+def csv_lines(
+    path: Path, *, required: Sequence[str] = REQUIRED, errors: str = "strict"
+) -> Iterator[Line]:
     """The lines of a csv with a header, blank ones passed over; `errors` as in `open`.
 
     Raises:
-        DataError: it is not UTF-8, lacks `file_name` or `label`, or a line has other fields.
+        DataError: it is not UTF-8, lacks a `required` column, or a line has other fields.
     """
     try:
         # utf-8-sig: spreadsheets write a byte order mark first.
         with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
             reader = csv.reader(file, strict=True)
             columns = [column.strip() for column in next(reader, [])]
-            _check_columns(columns, str(path))
+            _check_columns(columns, required, str(path))
             for values in filter(None, reader):
                 if len(values) != len(columns):
                     raise DataError(
@@ -65,6 +68,19 @@ def csv_lines(path: Path, *, errors: str = "strict") -> Iterator[Line]:
         raise DataError(f"{path}, line {reader.line_num}: not csv: {error}; correct it") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def save_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write what `csv_lines` reads with errors="surrogateescape": a file name may be any bytes."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        plain = csv.writer(file, lineterminator="\n")
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(columns)
+        for row in rows:  # older Pythons leave a carriage return bare, and then cannot read it
+            (quoted if any("\r" in field for field in row) else plain).writerow(row)
 
 
 def _json_lines(path: Path) -> Iterator[Line]:
@@ -87,18 +103,16 @@ def _json_object(text: str, where: str) -> Mapping[str, Any]:
         raise DataError(f"{where}: not JSON: {reason}; write one object per line") from error
     if not isinstance(fields, dict):
         raise DataError(f'{where}: not an object; write {{"file_name": ..., "label": ...}}')
-    _check_columns(list(fields), where)
+    _check_columns(list(fields), REQUIRED, where)
     return fields
 
 
-def _check_columns(columns: list[str], where: str) -> None:
-    for column in REQUIRED:
+def _check_columns(columns: list[str], required: Sequence[str], where: str) -> None:
+    for column in required:
         if column not in columns:
             known = ", ".join(columns[:10]) or "none"
-            raise DataError(
-                f"{where} has no column {column!r}, its columns are: {known}"
-                f"{nearest(column, columns) or '; name the columns file_name,label[,split]'}"
-            )
+            remedy = nearest(column, columns) or f"; name the columns {','.join(required)}"
+            raise DataError(f"{where} has no column {column!r} (its columns: {known}){remedy}")
     if len(set(columns)) < len(columns):
         raise DataError(f"{where} has a column twice: {', '.join(columns)}; keep one")
 

@@ -15,9 +15,9 @@ from vitkit.data import synthetic
 from vitkit.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Archive, open_archive
 from vitkit.data.folder import Folder, list_folder
 from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
-from vitkit.data.layout import Row, arrange, check_classes, may_be_image, nearest
+from vitkit.data.layout import Row, arrange, check_classes, may_be_image
 from vitkit.data.manifest import load_manifest
-from vitkit.errors import DataError
+from vitkit.errors import DataError, nearest
 
 BUILT_IN = ("digits", "shapes")
 READ = (
@@ -78,10 +78,10 @@ class Store(Protocol):
 class Limits:
     """What is refused for its size."""
 
-    max_pixels: int
-    max_bytes: int
-    max_total_bytes: int
-    max_members: int
+    max_pixels: int = MAX_PIXELS  # of an image
+    max_bytes: int = MAX_BYTES  # of a file, or of a member of a zip when unpacked
+    max_total_bytes: int = MAX_TOTAL_BYTES  # of all members of a zip
+    max_members: int = MAX_MEMBERS  # of a zip
 
     def folder(self, root: Path) -> Folder:
         return Folder(root, self.max_bytes)
@@ -93,6 +93,9 @@ class Limits:
             max_total_bytes=self.max_total_bytes,
             max_members=self.max_members,
         )
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,39 +113,23 @@ class FileReader:
         return decode(data, max_pixels=self.limits.max_pixels, max_bytes=self.limits.max_bytes)
 
 
-def open_source(
-    data: str | Path,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    max_total_bytes: int = MAX_TOTAL_BYTES,
-    max_members: int = MAX_MEMBERS,
-    follow_links: bool = False,
-) -> Source:
+def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
     """Labelled images: a folder or zip of class folders, a manifest, `digits` or `shapes`.
 
     `shapes` takes options: `shapes:count=2000,size=64,seed=1`. Write `./digits` for a folder of
     that name. Classes are in order of their characters, `10` before `9`. `layout` tells which files
-    are images and which folders are classes, `folder.list_folder` which links are followed. The
-    limits are pixels of an image, bytes of a file or unpacked member of a zip, and bytes and number
-    of all its members.
+    are images and which folders are classes, `folder.list_folder` which links are followed.
 
     Raises:
         DataError: no such data, of a kind that is not read, or not laid out as it must be.
     """
     text = str(data)
-    limits = Limits(
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        max_total_bytes=max_total_bytes,
-        max_members=max_members,
-    )
     if isinstance(data, str) and data.partition(":")[0] in BUILT_IN:
         return _open_built_in(data)
     path = Path(data)
     _check_exists(path, text)
     if path.is_dir():
-        names, folders = list_folder(path, follow_links=follow_links)
+        names, folders = list_folder(path)
         if not names and any(path.glob("*.tar")):
             raise DataError(f"{text} holds .tar shards, which are not read; {READ}")
         rows, skipped = arrange(names, folders, where=text)
@@ -157,30 +144,16 @@ def open_source(
     raise DataError(f"{text} is of a kind that is not read; {READ}")
 
 
-def open_inputs(
-    inputs: Sequence[str | Path],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    max_total_bytes: int = MAX_TOTAL_BYTES,
-    max_members: int = MAX_MEMBERS,
-    follow_links: bool = False,
-) -> Source:
+def open_inputs(inputs: Sequence[str | Path], *, limits: Limits = DEFAULT_LIMITS) -> Source:
     """Images without labels: files, folders with all below them, zips, and globs (`**` too).
 
     Samples come in the order of the inputs, each input's in the order of names, and once where
     inputs overlap. They are named by the path that leads to them, `photos.zip/cats/1.jpg` inside a
-    zip. A file given by its own name is taken whatever that is. Limits as for `open_source`.
+    zip. A file given by its own name is taken whatever that is.
 
     Raises:
         DataError: an input that does not exist, matches nothing or holds no image; none at all.
     """
-    limits = Limits(
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        max_total_bytes=max_total_bytes,
-        max_members=max_members,
-    )
     stores: list[tuple[str, Store]] = [("", limits.folder(Path()))]
     found: dict[str, int] = {}  # name, and its store
     for text in map(str, inputs):
@@ -191,7 +164,7 @@ def open_inputs(
             store = len(stores)
             stores.append((f"{path}/", archive))
         else:
-            names = list(_input_names(text, follow_links))
+            names = list(_input_names(text))
         if not names:
             raise DataError(f"{text} holds no image; name images, folders, zips or globs of them")
         for name in names:
@@ -228,13 +201,13 @@ def _check_exists(path: Path, text: str) -> None:
     raise DataError(f"{text} does not exist{nearest(missing.name, known) or '; check the path'}")
 
 
-def _input_names(text: str, follow_links: bool) -> Iterator[str]:
+def _input_names(text: str) -> Iterator[str]:
     """The files that one input other than a zip stands for."""
     path = Path(text)
     if glob.has_magic(text) and not os.path.exists(path):
-        yield from _glob(text, follow_links)
+        yield from _glob(text)
     elif path.is_dir():
-        yield from _folder_names(path, "", follow_links)
+        yield from _folder_names(path, "")
     else:
         _check_exists(path, text)
         if not path.is_file():
@@ -242,14 +215,14 @@ def _input_names(text: str, follow_links: bool) -> Iterator[str]:
         yield str(path)
 
 
-def _folder_names(folder: Path, pattern: str, follow_links: bool) -> Iterator[str]:
-    names, _ = list_folder(folder, follow_links=follow_links)
+def _folder_names(folder: Path, pattern: str) -> Iterator[str]:
+    names, _ = list_folder(folder)
     for name in names:
         if not pattern or PurePosixPath(name).match(pattern):
             yield str(folder / name)
 
 
-def _glob(text: str, follow_links: bool) -> Iterator[str]:
+def _glob(text: str) -> Iterator[str]:
     """Unlike `glob`, `**` is not led in circles by links."""
     before, stars, after = text.partition("**")
     ends = {before[-1:], after[:1]} if stars else set()
@@ -260,7 +233,7 @@ def _glob(text: str, follow_links: bool) -> Iterator[str]:
     for match in sorted(glob.glob(before or ".") if stars else glob.glob(text)):
         path = Path(match)
         if path.is_dir():
-            yield from _folder_names(path, after.strip("/"), follow_links)
+            yield from _folder_names(path, after.strip("/"))
         elif path.is_file() and may_be_image(path.name):
             yield str(path)
 
@@ -313,7 +286,8 @@ def _shapes_options(text: str, options: str) -> dict[str, int]:
         name, _, value = option.partition("=")
         if name not in chosen:
             raise DataError(
-                f"{text}: {name!r} is none of {', '.join(chosen)}{nearest(name, chosen)}"
+                f"{text}: {name!r} is not an option ({', '.join(chosen)} are)"
+                f"{nearest(name, chosen)}"
             )
         low, high = SHAPES_RANGE[name]
         if not value.isdecimal() or not low <= int(value) <= high:

@@ -1,12 +1,8 @@
 """Which images train and which measure: stratified, seeded, equal images always together."""
 
-import csv
 import math
-import os
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -14,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vitkit.data.layout import SPLITS
-from vitkit.data.manifest import csv_lines
+from vitkit.data.manifest import csv_lines, save_csv
 from vitkit.errors import ConfigError, DataError
 
 COLUMNS = ("file_name", "label", "split")
@@ -39,32 +35,6 @@ class Placed(Protocol):
     def split(self) -> str | None: ...
 
 
-def assign(
-    labels: Sequence[int],
-    *,
-    fractions: Mapping[str, float],
-    seed: int,
-    groups: Sequence[Hashable] | None = None,
-) -> list[str]:
-    """A split for every image: those of `fractions` (shares of all images), else `train`.
-
-    A split of fraction f gets f * N images, rounded up, and of every class its share rounded up or
-    down, but at least one, while one image of every class stays in `train`. Images with the same
-    group (None: alone) stay together, in `train` where their labels differ; groups of many images
-    can move the counts. The same arguments give the same answer on every platform.
-
-    Raises:
-        ConfigError: fractions that are negative or leave nothing to train on, a negative seed, or
-            groups of another length.
-    """
-    _check(fractions, seed, labels, groups)
-    splits = ["train"] * len(labels)
-    units = _units(groups, len(labels), seed)
-    for name, fraction in fractions.items():
-        _carve(splits, labels, units, name, fraction, Counter(labels))
-    return splits
-
-
 def resolve(
     samples: Sequence[Placed],
     groups: Sequence[Hashable] | None,
@@ -76,15 +46,19 @@ def resolve(
     """The final split of every sample: the source's own, and those it lacks cut from `train`.
 
     `test` is a share of everything, `val` of what is then left for training; 0 makes none. Samples
-    without a split count as `train`. Rules as for `assign`.
+    without a split count as `train`.
+
+    A share f of N images is f * N, rounded up, and of every class its share rounded up or down, but
+    at least one, while one image of every class stays in `train`. Images with the same group (None:
+    alone) stay together, in `train` where their labels differ; groups of many images can move the
+    counts. The same arguments give the same answer on every platform.
 
     Raises:
-        ConfigError: as `assign`.
+        ConfigError: a share outside [0, 1), a negative seed, or groups of another length.
         DataError: a sample without a label, or with a split that is not train, val or test.
     """
     labels = [_label(sample) for sample in samples]
-    fractions = {"test": test, "val": val}
-    _check(fractions, seed, labels, groups)
+    _check({"val": val, "test": test}, seed, labels, groups)
     splits = [sample.split or "train" for sample in samples]
     units = _units(groups, len(labels), seed)
     own = set(splits)
@@ -98,21 +72,7 @@ def resolve(
 
 def save_split(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     """Write (name, label, split) lines as csv; the file appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", text=True)
-    try:
-        # surrogateescape: the name of a file may be any bytes.
-        with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's own mode shuts out everyone else
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    save_csv(path, COLUMNS, rows)
 
 
 def load_split(path: Path) -> list[SplitRow]:
@@ -167,10 +127,8 @@ def _check(
     groups: Sequence[Hashable] | None,
 ) -> None:
     for name, fraction in fractions.items():
-        if name == "train" or not 0 <= fraction < 1:
-            raise ConfigError(f"{name}={fraction} must be in [0, 1); `train` is what remains")
-    if sum(fractions.values()) >= 1:
-        raise ConfigError(f"{dict(fractions)} leaves nothing to train on; lower a fraction")
+        if not 0 <= fraction < 1:
+            raise ConfigError(f"{name}={fraction} must be in [0, 1); what remains is trained on")
     if seed < 0:
         raise ConfigError(f"seed={seed} must not be negative")
     if groups is not None and len(groups) != len(labels):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ RESAMPLING = {
 }
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGEST = 8192  # pixels, both sides of the frame that an image is resized to cover
 OBLONG = 32  # times as long as wide, after which the ends of an image are left out
 
 
@@ -41,16 +43,28 @@ class Preprocess:
     std: tuple[float, ...] = HALF
 
     def __post_init__(self) -> None:
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise ConfigError(f"image_size={self.image_size} is not (height, width) in pixels")
-        if not 0 < self.crop <= 1:
-            raise ConfigError(f"crop={self.crop} is not in (0, 1]; 1.0 keeps the whole middle")
+        sides = self.image_size
+        if len(sides) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in sides):
+            raise ConfigError(f"image_size={sides} is not (height, width) in whole pixels")
+        if not isinstance(self.crop, Real) or not 0 < self.crop <= 1:
+            raise ConfigError(f"crop={self.crop!r} is not in (0, 1]; 1.0 keeps the whole middle")
+        if max(sides) > LARGEST or sides[0] / self.crop * (sides[1] / self.crop) > LARGEST**2:
+            raise ConfigError(
+                f"image_size={sides} with crop={self.crop} needs images of more than "
+                f"{LARGEST} x {LARGEST} pixels; try smaller sides or a crop nearer to 1"
+            )
         if self.interpolation not in RESAMPLING:
             known = ", ".join(RESAMPLING)
             raise ConfigError(f"interpolation={self.interpolation!r} is unknown; choose {known}")
-        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or min(self.std) <= 0:
+        self._check_statistics()
+
+    def _check_statistics(self) -> None:
+        mean, std = self.mean, self.std
+        if not all(isinstance(n, Real) and abs(n) <= 1e6 for n in (*mean, *std)):  # nan neither
+            raise ConfigError(f"mean={mean} and std={std} must be numbers between -1e6 and 1e6")
+        if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) < 1e-6:
             raise ConfigError(
-                f"mean={self.mean} and std={self.std} must have 1 or 3 values each, std above 0"
+                f"mean={mean} and std={std} must be 1 or 3 values each, std at least 1e-6"
             )
 
     @property
@@ -118,7 +132,7 @@ class Preprocess:
         mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
         if cfg.get("crop_mode", "center") != "center":
             raise ConfigError(f"crop_mode={cfg['crop_mode']!r} is not supported; only center is")
-        if len(mean) != channels:
+        if not isinstance(channels, int) or len(mean) != channels:
             raise ConfigError(f"input_size={cfg['input_size']} and mean={mean} differ in channels")
         return cls(
             image_size=(height, width),

@@ -48,4 +48,3 @@ class Report:
     settings: Sequence["Setting"] = ()  # resolved, in order
     environment: Mapping[str, str] = field(default_factory=dict)  # versions, device, threads
     seconds: float | None = None  # of training
-    finished: str = ""  # date and time, as shown

@@ -1,17 +1,16 @@
 """What the report of a finished run shows, gathered from the run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
+from vitkit.report.page import MISTAKES_SHOWN, SAMPLES_SHOWN
 from vitkit.training.directory import ENVIRONMENT
 from vitkit.training.run import Outcome
-
-MISTAKES = 24  # shown
-SAMPLE_CLASSES = 30  # shown with an image at most
 
 
 def gather(outcome: Outcome) -> Report:
@@ -24,7 +23,7 @@ def gather(outcome: Outcome) -> Report:
         raise DataError("a run without a test or val split has nothing to report")
     prepared, history = outcome.prepared, outcome.run.metrics
     return Report(
-        title=prepared.source.name,
+        title=Path(prepared.source.name).name or prepared.source.name,
         model=prepared.resolved.settings.architecture,
         parameters=sum(parameter.numel() for parameter in prepared.model.parameters()),
         data=outcome.dataset.summary,
@@ -48,7 +47,7 @@ def mistakes(outcome: Outcome) -> list[Mistake]:
     labels = examples.labels[examples.rows].numpy()
     answers, shares = outcome.probabilities.argmax(axis=1), outcome.probabilities.max(axis=1)
     wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(-shares[wrong], kind="stable")][:MISTAKES]
+    worst = wrong[np.argsort(-shares[wrong], kind="stable")][:MISTAKES_SHOWN]
     return [
         Mistake(
             name=source.samples[int(examples.rows[i])].name,
@@ -66,7 +65,7 @@ def samples(outcome: Outcome) -> dict[str, NDArray[np.uint8]]:
     examples, classes = outcome.dataset.examples["train"], outcome.prepared.source.classes
     first: dict[str, NDArray[np.uint8]] = {}
     labels = examples.labels[examples.rows]
-    for label, name in enumerate(classes[:SAMPLE_CLASSES]):
+    for label, name in enumerate(classes[:SAMPLES_SHOWN]):
         found = (labels == label).nonzero()
         if len(found):
             first[name] = picture(outcome, int(examples.rows[int(found[0])]))

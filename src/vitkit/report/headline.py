@@ -33,27 +33,27 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
         found.append("The model was trained on these images; the score says nothing of new ones.")
     if data.leaks:
         found.append(
-            f"{_images(data.leaks)} of val and test also in train: the model may be tested on what "
-            "it has learned by heart, and the score is too high."
+            f"{_count(data.leaks, 'image')} of val and test also in train: the model may be tested "
+            "on what it has learned by heart, and the score is too high."
         )
     if data.conflicts:
         found.append(
-            f"{_images(data.conflicts)} with a copy under another label: no model can name them "
-            "all correctly."
+            f"{_count(data.conflicts, 'image')} with a copy under another label: no model can "
+            "name them all correctly."
         )
     if epochs := diverged(rows):
         found.append(
-            f"The loss was not a finite number in {len(epochs)} of {len(rows)} epochs, first in "
-            f"epoch {epochs[0]}: training diverged, try a lower learning rate."
+            f"The loss was not a finite number in {len(epochs)} of {_count(len(rows), 'epoch')}, "
+            f"first in epoch {epochs[0]}: training diverged, try a lower learning rate."
         )
     if len(evaluation.classes) > 1 and evaluation.top1 <= baseline(evaluation)[1]:
         found.append("The model does no better than always naming the most frequent class.")
     if evaluation.images < FEW_IMAGES:
         found.append(
-            f"With {_images(evaluation.images)} to test on, the score is a rough estimate."
+            f"With {_count(evaluation.images, 'image')} to test on, the score is a rough estimate."
         )
     return found
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -2,17 +2,15 @@
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from vitkit.report import confusion, headline, history, pictures
 from vitkit.report.contents import Report
+from vitkit.whole_file import replacing
 
 MATRIX_CLASSES = 30  # beyond, the confusion matrix is a picture and a list of pairs
 SAMPLES_SHOWN = 30
@@ -24,16 +22,9 @@ def write_report(path: Path, report: Report) -> Path:
     """Write the page of `report` to `path`, whole or not at all: a failure leaves an older one."""
     text = render(report)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
+    with replacing(path) as temporary:
         # "replace": a file name with bytes that are no text must not cost the whole page
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the page from a web server
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.write_text(text, "utf-8", errors="replace", newline="")
     return path
 
 
@@ -62,8 +53,8 @@ def render(report: Report) -> str:
             samples=list(report.samples.items())[:SAMPLES_SHOWN],
             mistakes=sorted(report.mistakes, key=lambda m: -m.confidence)[:MISTAKES_SHOWN],
             files_listed=FILES_LISTED,
-            style=Markup(_asset("page.css")),
-            script=Markup(script),
+            style=_asset("page.css"),
+            script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )

@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import find_config
@@ -33,7 +33,9 @@ Size = Annotated[tuple[int, int], BeforeValidator(_square)]
 class Section(BaseModel):
     """A frozen group of settings that knows no others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class DataSettings(Section):
@@ -49,7 +51,7 @@ class DataSettings(Section):
     max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01  # share that may be skipped
     max_megapixels: Positive = 50.0  # per image, from its header
     max_megabytes: Positive = 64.0  # per image file
-    memory_gb: Positive | None = None  # for the decoded set; None: half of the machine's
+    memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
     workers: Annotated[int, Field(ge=1)] | None = None  # threads that decode; None: one per core
 
 
@@ -144,7 +146,10 @@ def resolve(
         *sections, name = key.split(".")
         place = values
         for section in sections:
-            place[section] = dict(place.get(section, {}))
+            inside = place.get(section, {})
+            if not isinstance(inside, Mapping):
+                raise ConfigError(f"{section}={inside!r} is a group of settings; set {key}")
+            place[section] = dict(inside)
             place = place[section]
         place[name] = value
         origins[key] = origin
@@ -167,7 +172,7 @@ def _parse(override: str) -> tuple[str, Any]:
         raise ConfigError(f"{override!r} is no setting; write key=value, such as epochs=10")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # dates that no calendar has, deep lists
         raise ConfigError(f"{key}={text!r} cannot be read as a value; quote it") from None
     if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a word
         with contextlib.suppress(ValueError):
@@ -177,7 +182,7 @@ def _parse(override: str) -> tuple[str, Any]:
 
 def _check_key(key: str) -> None:
     known = known_keys()
-    if key in known or key.startswith("model."):
+    if key in known or (key.startswith("model.") and key.count(".") == 1):
         return
     sections = {name.partition(".")[0] for name in known if "." in name}
     if key in sections:
@@ -193,22 +198,13 @@ def _check_model(values: Any) -> dict[str, Any]:
     """The model's name and its settings, each of the type that its config has."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"model={values!r} is a group of settings; set model.name")
-    name = str(values.get("name", DEFAULT_MODEL))
-    types = get_type_hints(type(find_config(name)))
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "name":
-            continue
+    given = {str(key): value for key, value in values.items()}
+    name = str(given.pop("name", DEFAULT_MODEL))
+    for key in given:
         if key in FOLLOWS:
             raise ConfigError(f"model.{key} follows from {FOLLOWS[key]}")
-        if key not in types:
-            find_config(name, **{key: value})  # raises, and names the nearest
-        try:
-            checked[key] = TypeAdapter(types[key]).validate_python(value)
-        except ValidationError as error:
-            raise ConfigError(_one_line(error, f"model.{key}")) from None
-    find_config(name, **checked)
-    return {"name": name, **checked}
+    config = find_config(name, **given)
+    return {"name": name, **{key: getattr(config, key) for key in given}}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -219,8 +215,8 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
-def _one_line(error: ValidationError, key: str = "") -> str:
+def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = key or ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     rule = first["msg"][0].lower() + first["msg"][1:]
     return f"{key}={first['input']!r}: {rule}"

@@ -1,7 +1,5 @@
 """The images of a run in memory, and the split that each belongs to."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitkit import whole_file
 from vitkit.data import split as splits
 from vitkit.data.audit import (
     LISTED,
@@ -21,6 +18,7 @@ from vitkit.data.audit import (
 )
 from vitkit.data.layout import SPLITS
 from vitkit.data.loader import read_all
+from vitkit.data.manifest import save_csv
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
@@ -105,10 +103,8 @@ def write_dataset(directory: Path, source: Source, dataset: Dataset) -> None:
     splits.save_split(directory / SPLIT, zip(names, labels, dataset.splits, strict=True))
     save_contents(directory / CONTENTS, names, dataset.keys)
     if dataset.summary.unreadable:
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerows([("file_name", "reason"), *dataset.summary.unreadable])
-        whole_file.write(directory / UNREADABLE, text.getvalue())
+        columns = ("file_name", "reason")
+        save_csv(directory / UNREADABLE, columns, dataset.summary.unreadable)
 
 
 def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -> None:
