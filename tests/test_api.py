@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 import vitkit
-from vitkit.api import new_directory
+from vitkit.training.directory import new_directory
 from vitkit.data.sources import open_source
 from vitkit.errors import ConfigError, DataError
 from vitkit.progress import Progress

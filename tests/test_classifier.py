@@ -159,7 +159,7 @@ def test_topk(classifier: Classifier, topk: int, count: int) -> None:
 
 
 def test_ties_keep_the_order_of_classes(classifier: Classifier) -> None:
-    prediction = classifier.name(np.array([0.25, 0.5, 0.25], np.float32), 3)
+    prediction = classifier.prediction(np.array([0.25, 0.5, 0.25], np.float32), 3)
     assert [score.label for score in prediction.topk] == ["rose", "daisy", "tulip"]
 
 
@@ -215,6 +215,13 @@ def test_wrong_arrays(classifier: Classifier, wrong: Any) -> None:
 def test_no_image_at_all(classifier: Classifier, wrong: Any) -> None:
     with pytest.raises(ConfigError, match="is no image; give"):
         classifier.predict([picture(0), wrong])
+
+
+@pytest.mark.parametrize("wrong", [3, None, 2.5, object()], ids=str)
+def test_neither_an_image_nor_several(classifier: Classifier, wrong: Any) -> None:
+    for use in (classifier.predict, classifier.embed):
+        with pytest.raises(ConfigError, match="is no image; give a path, bytes, a PIL image or an"):
+            use(wrong)
 
 
 def test_a_broken_image_is_named(classifier: Classifier, tmp_path: Path) -> None:
@@ -324,7 +331,7 @@ def test_stream_and_predict_agree_on_real_images(
     predictions = classifier.predict([folder / sample.name for sample in source.samples])
     for answer, prediction in zip(classifier.stream(source), predictions, strict=True):
         assert answer.values is not None
-        named = classifier.name(answer.values, 5)
+        named = classifier.prediction(answer.values, 5)
         assert named.label == prediction.label
         assert named.score == pytest.approx(prediction.score, abs=1e-5)
 
@@ -362,6 +369,24 @@ def test_a_run_gives_its_best(tmp_path: Path) -> None:
     assert load(tmp_path / "last", device="cpu").classes == ["the", "last"]
 
 
+def test_a_run_cut_off_while_its_best_was_replaced(tmp_path: Path) -> None:
+    """Between the two renames the best weights have another name; they are only read there."""
+    make(1, ["the", "last"]).save(tmp_path / "last")
+    make(2, ["the", "very", "best"]).save(tmp_path / ".best.old")
+    best = load(tmp_path, device="cpu")
+    assert best.classes == ["the", "very", "best"] and best.origin == tmp_path / ".best.old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".best.old", "last"]
+    make(3, ["new"]).save(tmp_path / "best")
+    assert load(tmp_path, device="cpu").classes == ["new"]
+
+
+def test_a_damaged_best_is_not_passed_over(tmp_path: Path) -> None:
+    make(1, ["the", "last"]).save(tmp_path / "last")
+    (tmp_path / "best").mkdir()
+    with pytest.raises(CheckpointError, match=r"best holds no config\.json"):
+        load(tmp_path, device="cpu")
+
+
 def test_load_a_weights_file(tmp_path: Path) -> None:
     model = create_model("deit_tiny_patch16_224", num_classes=4).eval()
     path = tmp_path / "weights.pth"
@@ -391,8 +416,21 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         ("input_size", None, "has no preprocessing we know"),
         ("input_size", [3, 24], "has no preprocessing we know"),
         ("mean", [0.5], "input_size=.* and mean=.* differ in channels"),
-        ("std", [0.5, 0.5, 0.0], "std above 0"),
+        ("std", [0.5, 0.5, 0.0], "std at least 1e-6"),
         ("crop_pct", "all", "has no preprocessing we know"),
+        ("crop_pct", 1e-300, "needs images of more than 8192 x 8192 pixels"),
+        ("crop_pct", 10**400, r"is not in \(0, 1\]"),
+        ("input_size", [3, 1_000_000, 1_000_000], "needs images of more than 8192 x 8192"),
+        ("input_size", [3, 10**400, 32], "needs images of more than 8192 x 8192"),
+        ("input_size", [3, 24.0, 32], "is not .height, width. in whole pixels"),
+        ("input_size", [3.0, 24, 32], "differ in channels"),
+        ("input_size", "abc", "differ in channels"),
+        ("mean", ["a", "b", "c"], "must be numbers"),
+        ("mean", [10**400] * 3, "must be numbers"),
+        ("std", [float("nan"), 0.5, 0.5], "must be numbers"),
+        ("std", [float("inf"), 0.5, 0.5], "must be numbers"),
+        ("std", [1e-60, 0.5, 0.5], "std at least 1e-6"),
+        ("interpolation", ["bicubic"], "has no preprocessing we know"),
         ("interpolation", "spline", "'spline' is unknown"),
         ("crop_mode", "squash", "crop_mode='squash'"),
     ],
@@ -405,7 +443,20 @@ def test_damaged_preprocessing(
     cfg = json.loads(path.read_text("utf-8"))
     cfg["pretrained_cfg"][key] = value
     path.write_text(json.dumps(cfg), "utf-8")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(tmp_path / "c", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_grey_preprocessing_before_a_model_of_colours(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    classifier.save(tmp_path / "c")
+    path = tmp_path / "c" / "config.json"
+    cfg = json.loads(path.read_text("utf-8"))
+    cfg["pretrained_cfg"] |= {"input_size": [1, 24, 32], "mean": [0.5], "std": [0.5]}
+    path.write_text(json.dumps(cfg), "utf-8")
+    with pytest.raises(CheckpointError, match="has 1 channels, the model 3"):
         load(tmp_path / "c", device="cpu")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from vitkit.classifier import Classifier
 from vitkit.data.sources import Source, open_source
 from vitkit.data.split import load_split
-from vitkit.errors import CheckpointError, ConfigError, DataError
+from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
@@ -51,48 +50,26 @@ def train(
         resolved = resumed_settings(Path(out), settings)
     else:
         resolved = resolve(settings, origin="argument")
-    directory = Path(out) if out is not None else new_directory(data, resolved)
+    directory = None if out is None else Path(out)
     return train_and_report(data, resolved, directory, resume=resume, listen=listen, stop=stop)
 
 
 def train_and_report(
     data: str | Path,
     resolved: Resolved,
-    directory: Path,
+    directory: Path | None,
     *,
     resume: bool = False,
     listen: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Train with resolved settings, then write the report."""
+    """Train with resolved settings, in a new directory under `runs/` if None, and report."""
     outcome = train_resolved(
         data, resolved, directory=directory, resume=resume, listen=listen, stop=stop
     )
     if outcome.evaluation is not None:
-        write_report(directory / REPORT, gather(outcome))
+        write_report(outcome.run.directory / REPORT, gather(outcome))
     return outcome.run
-
-
-def new_directory(data: str | Path, resolved: Resolved) -> Path:
-    """Make `runs/<data>-<model>`, with a number where that is taken.
-
-    Raises:
-        CheckpointError: it cannot be made.
-    """
-    stem = Path(str(data).partition(":")[0]).stem or "data"
-    name = f"{stem}-{resolved.settings.architecture}"
-    for number in count(1):
-        directory = Path("runs", name if number == 1 else f"{name}-{number}")
-        try:
-            directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise CheckpointError(
-                f"{directory} cannot be made ({error.strerror}); choose another place with out"
-            ) from None
-    raise AssertionError("the numbers have no end")
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """A model ready for use: with its preprocessing and the names of its classes."""
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,10 @@ from vitkit.models import Model
 from vitkit.runtime.device import Precision, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.weights import store
+
+# Where a run keeps weights to predict with, the best first. The hidden ones are left by a crash
+# while the others were being replaced.
+OF_A_RUN = ("best", ".best.old", "last", ".last.old")
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
@@ -90,7 +95,8 @@ class Classifier:
             ConfigError: something else than an image, or `topk` or `batch_size` below 1.
         """
         batches = self._batches(images, batch_size)
-        return [self.name(row, topk) for batch in batches for row in self._probabilities(batch)]
+        rows = (row for batch in batches for row in self.engine.probabilities(batch).numpy())
+        return [self.prediction(row, topk) for row in rows]
 
     def embed(
         self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 32
@@ -99,12 +105,13 @@ class Classifier:
 
         Raises:
             ImageError: an image cannot be read; the message says which.
+            ConfigError: something else than an image, or `batch_size` below 1.
         """
         batches = [self.engine.features(b).numpy() for b in self._batches(images, batch_size)]
         empty = np.empty((0, self.model.num_features), np.float32)
         return np.concatenate(batches) if batches else empty
 
-    def name(self, probabilities: NDArray[np.float32], topk: int) -> Prediction:
+    def prediction(self, probabilities: NDArray[np.float32], topk: int) -> Prediction:
         """A prediction from one row of probabilities, (K,); all classes if `topk` is above K.
 
         Raises:
@@ -168,14 +175,12 @@ class Classifier:
             preprocess=self.preprocess.to_timm(),
         )
 
-    def _probabilities(self, batch: Tensor) -> NDArray[np.float32]:
-        return self.engine.probabilities(batch).numpy()
-
     def _batches(
         self, images: ImageLike | Iterable[ImageLike], batch_size: int
     ) -> Iterator[Tensor]:
         _check_batch_size(batch_size)
         alone = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        alone = alone or not isinstance(images, Iterable)  # and then no image: `to_rgb` says so
         several = enumerate(cast("Iterable[ImageLike]", [images] if alone else images))
         while chunk := list(islice(several, batch_size)):
             arrays = [self.preprocess.fit(_read(index, image)) for index, image in chunk]
@@ -195,18 +200,19 @@ def load(
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
+        ConfigError: `model` is missing, or not what the checkpoint says of itself.
         WeightsError: its weights cannot be read or do not fit.
     """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a run, a checkpoint or a weights file")
-    for inside in ("best", "last"):
-        if path.is_dir() and (path / inside / store.CONFIG).is_file():
-            path = path / inside
-            break
+    path = next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
     stored = store.load(path, model=model)
     try:
         preprocess = Preprocess.from_timm(stored.preprocess)
+        if preprocess.channels != stored.config.in_channels:
+            channels = f"{preprocess.channels} channels, the model {stored.config.in_channels}"
+            raise ConfigError(f"input_size={stored.preprocess['input_size']} has {channels}")
     except (KeyError, TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, ConfigError) else repr(error)
         raise CheckpointError(f"{path} has no preprocessing we know: {reason}") from None
@@ -248,6 +254,10 @@ def to_rgb(image: ImageLike) -> NDArray[np.uint8]:
         return decode(image)
     if isinstance(image, Image.Image):
         return from_pil(image)
+    if not hasattr(image, "__array__"):
+        raise ConfigError(
+            f"{reprlib.repr(image)} is no image; give a path, bytes, a PIL image or an array"
+        )
     array: Any = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ConfigError(

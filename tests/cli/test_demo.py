@@ -38,6 +38,8 @@ def test_it_trains_on_real_digits_in_a_directory_of_its_own(
     assert scores["images"] == 360
     assert len(open_source("digits").samples) == 1797
     assert vitkit_command("demo", "--out", run).code == 2  # nothing is overwritten
+    done = vitkit_command("demo", "--out", tmp_path / "other", "--json")
+    assert json.loads(done.out) == {"directory": str(tmp_path / "other"), **scores}
 
 
 @pytest.mark.slow

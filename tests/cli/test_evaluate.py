@@ -14,7 +14,8 @@ def test_json_is_the_evaluation_and_nothing_else(
     vitkit_command, finished: vitkit.Run, colours: Path
 ) -> None:
     done = vitkit_command("eval", finished.directory, colours, "--json")
-    assert (done.code, done.err) == (0, "")
+    images = len(list(colours.rglob("*.png"))) // 5
+    assert (done.code, done.err) == (0, f"scored {images} images: test, as the run split it\n")
     found = json.loads(done.out)
     assert finished.evaluation is not None
     assert found == json.loads(json.dumps(finished.evaluation.to_json()))
@@ -25,7 +26,7 @@ def test_the_table_has_the_same_figures(
     vitkit_command, finished: vitkit.Run, colours: Path
 ) -> None:
     done = vitkit_command("eval", finished.directory, colours, "--split", "all")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "scored 60 images: all images\n")
     evaluation = vitkit.evaluate(finished.load(), colours, "all")
     lines = done.out.splitlines()
     assert lines[0] == (
@@ -51,7 +52,29 @@ def test_unreadable_images_are_listed_and_make_it_one(
     found = json.loads(done.out)
     assert found["images"] == 59
     assert [name for name, _ in found["unreadable"]] == ["red/07.png"]
-    assert done.err.startswith("vitkit: left out red/07.png: ")
+    first, second = done.err.splitlines()
+    assert first.startswith("scored 59 images: ")
+    assert second.startswith("vitkit: left out red/07.png: ")
+
+
+def test_it_says_what_was_scored(
+    vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colours, tmp_path / "split" / "test")
+    shutil.copytree(colours, tmp_path / "other", ignore=lambda _, names: set(names) & EARLY)
+    for image in (tmp_path / "other").rglob("*.png"):
+        image.rename(image.with_name(f"new{image.name}"))
+    for data, what in {
+        tmp_path / "split": "60 images: test, as the data has it",
+        tmp_path / "other": "45 images: all images: neither the data nor the run has a split",
+    }.items():
+        done = vitkit_command("eval", finished.directory, data)
+        assert done.code == 0
+        assert done.err.startswith(f"scored {what}")
+        assert done.err.count("\n") == 1
+
+
+EARLY = {f"0{number}.png" for number in range(5)}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +100,16 @@ def test_a_weights_file_needs_its_model(
     done = vitkit_command("eval", file, colours)
     assert done.code == 2
     assert "name it with --model" in done.err
+
+
+def test_a_class_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from vitkit.evaluation.metrics import evaluate_predictions
+
+    show(evaluate_predictions([[0.9, 0.1], [0.2, 0.8]], [0, 1], ["a\nb", "c\x1b[2J"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:5]] == ["a\\nb", "c\\x1b[2J"]
+    assert len({len(line) for line in lines[2:5]}) == 1
+    assert [line.split()[0] for line in lines[-2:]] == ["a\\nb", "c\\x1b[2J"]
 
 
 def test_many_classes_have_no_confusion_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:

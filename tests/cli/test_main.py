@@ -1,5 +1,6 @@
 """What all commands share: help, version, errors, a quick start."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -70,8 +71,9 @@ def test_the_list_of_commands_cuts_no_sentence(vitkit_command, monkeypatch) -> N
 
 def test_without_arguments_it_shows_the_help(vitkit_command) -> None:
     done = vitkit_command()
-    assert "Commands:" in done.out + done.err
-    assert done.code in (0, 2)
+    assert (done.code, done.err) == (0, "")
+    assert "Commands:" in done.out
+    assert done.out == vitkit_command("--debug").out == vitkit_command("--help").out
 
 
 def test_the_version(vitkit_command) -> None:
@@ -81,19 +83,35 @@ def test_the_version(vitkit_command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "No such command 'trian'"),
-        (["train"], "Missing argument 'DATA'"),
-        (["models", "--jsn"], "No such option"),
-        (["predict", "x", "y", "--topk", "0"], "--topk"),
-        (["eval", "x"], "Missing argument 'DATA'"),
+        (["trian"], "no command 'trian', did you mean 'train'?; see vitkit --help"),
+        (["xyz", "--help"], "no command 'xyz'; see vitkit --help"),
+        (["--", "trian"], "no command 'trian', did you mean 'train'?; see vitkit --help"),
+        (["--versoin"], "no option '--versoin', did you mean '--version'?; see vitkit --help"),
+        (["train"], "Missing argument 'DATA'; see vitkit train --help"),
+        (
+            ["models", "--jsn"],
+            "no option '--jsn', did you mean '--json'?; see vitkit models --help",
+        ),
+        (["models", "--xyz=3"], "no option '--xyz'; see vitkit models --help"),
+        (
+            ["train", "digits", "--out"],
+            "Option '--out' requires an argument; see vitkit train --help",
+        ),
+        (["predict", "x", "y", "--topk", "0"], "'--topk': "),
+        (["predict", "x", "y", "--topk", "a"], "'--topk': "),
+        (["models", "a", "b"], "(b); see vitkit models --help"),
+        (["eval", "x"], "Missing argument 'DATA'; see vitkit eval --help"),
     ],
 )
-def test_wrong_usage_is_two(vitkit_command, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_one_line_and_two(
+    vitkit_command, arguments: list[str], message: str
+) -> None:
     done = vitkit_command(*arguments)
-    assert done.code == 2
-    assert done.out == ""
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("vitkit: ")
     assert message in done.err
-    assert "Traceback" not in done.err
+    assert done.err.count("\n") == 1
+    assert done.err.endswith(" --help\n")
 
 
 @pytest.mark.parametrize(
@@ -122,12 +140,70 @@ def test_a_mistake_is_one_line_and_two(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("at", [0, 1, 2])
 def test_debug_keeps_the_traceback(vitkit_command, at: int) -> None:
     arguments = ["models", "absent"]
     arguments.insert(at, "--debug")
     with pytest.raises(vitkit.ConfigError, match="no model is called"):
         vitkit_command(*arguments)
+
+
+def test_debug_after_two_dashes_is_a_name(vitkit_command) -> None:
+    done = vitkit_command("models", "--", "--debug")
+    assert (done.code, done.err) == (
+        2,
+        "vitkit: no model is called '--debug'; `vitkit models` lists all\n",
+    )
+
+
+CIRCUMSTANCES = [
+    (errno.ENOSPC, "No space left on device; make room there"),
+    (errno.EACCES, "Permission denied; ask for the permission, or choose another place"),
+    (errno.EROFS, "Read-only file system; choose a place that can be written to"),
+    (errno.EIO, "Input/output error; check the disk or the network behind it"),
+]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Let every command that loads a model meet an error of the system."""
+
+    def load(*arguments: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vitkit.classifier.load", load)
+
+
+@pytest.mark.parametrize(("number", "message"), CIRCUMSTANCES)
+def test_what_the_system_refuses_is_one_line(
+    vitkit_command, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    failing(monkeypatch, OSError(number, os.strerror(number), "/some/where"))
+    expected = (2, "", f"vitkit: /some/where: {message}\n")
+    assert vitkit_command("eval", "run", "digits") == expected
+    failing(monkeypatch, OSError(number, os.strerror(number)))
+    assert vitkit_command("eval", "run", "digits") == (2, "", f"vitkit: {message}\n")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        vitkit_command("eval", "run", "digits", "--debug")
+
+
+def test_what_the_system_says_of_our_mistakes_keeps_its_traceback(
+    vitkit_command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, OSError(errno.EBADF, "Bad file descriptor"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        vitkit_command("eval", "run", "digits")
+
+
+def test_a_name_too_long_is_one_line(vitkit_command) -> None:
+    done = vitkit_command("eval", "x" * 300, "digits")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"vitkit: {'x' * 300}: File name too long; choose a shorter name")
+    assert done.err.count("\n") == 1
+
+
+def test_a_name_does_not_drive_the_terminal(vitkit_command) -> None:
+    done = vitkit_command("eval", "a\x1b[2Jb", "digits")
+    assert done.err.startswith("vitkit: a\\x1b[2Jb does not exist")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(finished: vitkit.Run, colours: Path) -> None:

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +82,77 @@ def test_files_of_every_kind_hold_the_same(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_json_beside_a_file_says_what_was_done(
+    vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colours / "red", tmp_path / "red")
+    broken = tmp_path / "red" / "07.png"
+    broken.write_bytes(b"not an image")
+    out = tmp_path / "rows.csv"
+    done = vitkit_command("predict", finished.directory, tmp_path / "red", "--out", out, "--json")
+    assert done.code == 1
+    result = json.loads(done.out)
+    ((unreadable),) = result.pop("unreadable")
+    assert result == {"out": str(out), "rows": 19}
+    assert unreadable.keys() == {"file", "reason"}
+    assert unreadable["file"] == str(broken)
+    assert f"{broken}: {unreadable['reason']}" in done.err
+    assert len(read(out)) == 19
+
+
+@pytest.mark.parametrize(
+    ("to_file", "on_terminal", "shown"),
+    [(True, True, True), (True, False, True), (False, False, True), (False, True, False)],
+)
+def test_progress_is_shown_where_the_rows_do_not_show_it(
+    vitkit_command,
+    finished: vitkit.Run,
+    images: list[Path],
+    to_file: bool,
+    on_terminal: bool,
+    shown: bool,
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    monkeypatch.setattr("vitkit.cli.screen.PLAIN_EVERY", -1.0)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
+    out = ["--out", tmp_path / "rows.csv"] if to_file else []
+    done = vitkit_command("predict", finished.directory, *images, *out)
+    assert done.code == 0
+    counts = [line.split()[1] for line in done.err.splitlines() if line.startswith("predict ")]
+    assert counts == [f"{n}/9" for n in range(1, 10)] * shown
+
+
+def test_rows_go_to_the_pipe_while_the_bar_is_on_the_terminal(
+    finished: vitkit.Run, images: list[Path]
+) -> None:
+    """`vitkit predict ... > rows.txt`, with standard error a real terminal."""
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "vitkit", "predict", finished.directory, *images]
+    environment = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    rows = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert [row[0] for row in rows] == [str(image) for image in images]
+    assert "\x1b[?25l" in shown and ".png" not in shown  # the bar hides the cursor
+
+
+def test_a_name_is_one_row(vitkit_command, finished: vitkit.Run, images, tmp_path: Path) -> None:
+    name = tmp_path / "a\tb\nc\x1b[2J.png"
+    shutil.copy(images[0], name)
+    broken = tmp_path / "d\ne.png"
+    broken.write_bytes(b"not an image")
+    done = vitkit_command("predict", finished.directory, name, broken)
+    assert done.code == 1
+    (row,) = done.out.splitlines()
+    assert row.split("\t")[0] == f"{tmp_path}/a\\tb\\nc\\x1b[2J.png"
+    first, _ = done.err.splitlines()
+    assert first.startswith(f"vitkit: left out {tmp_path}/d\\ne.png: ")
+
+
 def read(path: Path) -> list[dict]:
     if path.suffix == ".csv":
         with open(path, newline="") as file:
@@ -129,6 +204,7 @@ def test_nothing_is_overwritten(
     [
         (["--out", "rows.txt"], "is of no known kind; use .csv, .jsonl or .parquet"),
         (["--out", "absent/rows.csv"], "absent does not exist; make it"),
+        (["--out", "/proc/rows.csv"], "/proc/rows.csv cannot be written ("),
         (["absent.png"], "absent.png does not exist"),
         (["*.gif"], "*.gif holds no image"),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitkit.cli.screen import Screen, warn
+from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
 
 
@@ -34,6 +34,31 @@ def test_a_name_is_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> N
     screen = Screen()
     screen.say("[bold]a.png[/bold] :smile: " + "x" * 200)
     assert capsys.readouterr().err == "[bold]a.png[/bold] :smile: " + "x" * 200 + "\n"
+
+
+def test_names_in_figures_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen(Progress("left out", 1, 1, figures={"a\nb\x1b[2J.png:": "no image"}, final=True))
+    assert capsys.readouterr().err == "left out     a\\nb\\x1b[2J.png: no image\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("日本/ü b.gif", "日本/ü b.gif"),
+        ("🏳\u200d🌈 \u200c\xa0", "🏳\u200d🌈 \u200c\xa0"),
+        ("a\tb\nc\rd\0", "a\\tb\\nc\\rd\\x00"),
+        ("\x1b[31m\x7f\x9b2J\x85", "\\x1b[31m\\x7f\\x9b2J\\x85"),
+        ("\u2028\u2029\udce9", "\\u2028\\u2029\\udce9"),
+    ],
+)
+def test_only_control_characters_are_escaped(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    warn("left out a\n\x1b.png")
+    assert capsys.readouterr().err == "vitkit: left out a\\n\\x1b.png\n"
 
 
 def test_a_warning_says_who_speaks(capsys: pytest.CaptureFixture[str]) -> None:

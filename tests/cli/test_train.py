@@ -16,7 +16,7 @@ import pytest
 import vitkit
 from vitkit.cli.screen import Screen
 from vitkit.cli.train import interruptible
-from vitkit.training.run import resumed_settings
+from vitkit.training.directory import resumed_settings
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_a_folder_becomes_a_run(
     assert evaluation == finished.evaluation  # as from Python
     assert evaluation is not None
     assert done.out.splitlines() == [
-        f"top-1 {evaluation.top1:.2%} of 12 held-out images"
-        f"  (top-5 100.00%, macro-F1 {evaluation.macro_f1:.3f})",
+        f"top-1 {evaluation.top1:.2%}  top-5 100.00%  macro-F1 {evaluation.macro_f1:.3f}"
+        "  of 12 images: test, as the run split it",
         f"weights  {tmp_path / 'run' / 'best'}",
         f"report   {tmp_path / 'run' / 'report.html'}",
     ]
@@ -72,6 +72,50 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     ):
         assert line in done.out.splitlines()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_counts_the_splits_of_the_data(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    for name in ("train", "test"):
+        shutil.copytree(colours, tmp_path / name)
+    (tmp_path / "test" / "red" / "00.png").unlink()
+    done = vitkit_command("train", tmp_path, *settings, "--dry-run")
+    assert done.code == 0
+    assert "splits      test 59, train 60" in done.out.splitlines()
+    plan = json.loads(vitkit_command("train", tmp_path, *settings, "--dry-run", "--json").out)
+    assert plan["splits"] == {"test": 59, "train": 60}
+    assert (plan["images"], plan["epochs"], plan["image_size"]) == (119, 4, [8, 8])
+    assert plan["classes"] == ["blue", "green", "red"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_dry_run_finds_an_out_that_cannot_be_used(
+    vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path, resume: bool
+) -> None:
+    out = tmp_path if resume else finished.directory
+    before = sorted(out.rglob("*"))
+    done = vitkit_command("train", colours, "--dry-run", "--out", out, *["--resume"] * resume)
+    assert (done.code, done.out) == (2, "")
+    assert ("holds no run" if resume else "exists already; choose another --out") in done.err
+    assert done.err.count("\n") == 1
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_dry_run_does_not_make_its_out(vitkit_command, colours: Path, tmp_path: Path) -> None:
+    assert vitkit_command("train", colours, "--dry-run", "--out", tmp_path / "new").code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_the_result_and_nothing_else(
+    vitkit_command, finished: vitkit.Run, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = vitkit_command("train", colours, *settings, "--out", out, "--json")
+    assert done.code == 0
+    assert finished.evaluation is not None
+    scores = json.loads(json.dumps(finished.evaluation.to_json()))
+    assert json.loads(done.out) == {"directory": str(out), **scores}
 
 
 def test_a_dry_run_finds_what_does_not_fit(vitkit_command, colours: Path) -> None:
@@ -114,6 +158,10 @@ def test_a_broken_image_is_listed(
     assert done.code == 0
     assert "unreadable 1" in done.err
     assert "left out     red/07.png: " in done.err
+    listed = tmp_path / "run" / "unreadable.csv"
+    last = f"vitkit: unreadable images left out: 1, listed in {listed}"
+    assert done.err.splitlines()[-1] == last
+    assert "red/07.png," in listed.read_text()
 
 
 def test_an_interrupt_saves_and_resuming_finishes(
@@ -186,7 +234,7 @@ def test_an_interrupt_while_reading_leaves_nothing(
     def interrupt(*arguments: Any, **more: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("vitkit.training.run.read_all", interrupt)
+    monkeypatch.setattr("vitkit.training.dataset.read_all", interrupt)
     done = vitkit_command("train", colours, *settings, "--out", tmp_path / "run")
     assert done.code == 130
     assert done.err == "interrupted\n"

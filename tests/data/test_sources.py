@@ -270,8 +270,7 @@ def test_a_file_that_is_no_image_is_told_when_read(photos: Path) -> None:
 def test_links_in_circles_do_not_trap_a_glob(photos: Path) -> None:
     (photos / "in/one").symlink_to(".")
     (photos / "in/two").symlink_to(".")
-    with pytest.raises(DataError, match="is a link to a folder"):
-        open_inputs(["in/**/*.jpg"])
+    assert len(open_inputs(["in/**/*.jpg"]).samples) >= 1
 
 
 def test_threads_read_the_same(tmp_path: Path) -> None:

@@ -232,8 +232,12 @@ def test_dropout_only_in_training() -> None:
     assert torch.equal(ours.eval()(x), ours(x))
 
 
-@pytest.mark.parametrize(("dim", "remedy"), [(65, 64), (3, 4)])
+@pytest.mark.parametrize(("dim", "remedy"), [(65, 1), (3, 3), (66, 3)])
 def test_width_must_be_a_multiple_of_the_heads(dim: int, remedy: int) -> None:
-    message = f"dim={dim} is not a multiple of num_heads=4; try dim={remedy}"
+    message = f"dim={dim} is not a multiple of num_heads=4; try num_heads={remedy}"
     with pytest.raises(ConfigError, match=message):
         Attention(dim, 4)
+    with pytest.raises(
+        ConfigError, match="dim=8 is not a multiple of num_heads=0; try num_heads=1"
+    ):
+        Attention(8, 0)

@@ -41,5 +41,7 @@ def test_order_of_tokens_does_not_matter() -> None:
 
 
 def test_width_must_be_a_multiple_of_the_heads() -> None:
-    with pytest.raises(ConfigError, match="dim=30 is not a multiple of num_heads=4; try dim=28"):
+    with pytest.raises(
+        ConfigError, match="dim=30 is not a multiple of num_heads=4; try num_heads=3"
+    ):
         AttentionPool(30, 4, mlp_ratio=4.0, norm_eps=1e-6)

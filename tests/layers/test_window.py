@@ -140,5 +140,7 @@ def test_dropout_acts_only_in_training() -> None:
 
 
 def test_width_must_divide() -> None:
-    with pytest.raises(ConfigError, match=r"dim=10 is not a multiple of num_heads=4; try dim=8"):
+    with pytest.raises(
+        ConfigError, match=r"dim=10 is not a multiple of num_heads=4; try num_heads=2"
+    ):
         WindowAttention(10, 4, (7, 7))

@@ -85,3 +85,15 @@ def test_nothing_of_the_state_of_torch_is_changed() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ConfigError, match="called 'vit_base_patch16_225', did you mean"):
         cost("vit_base_patch16_225")
+
+
+def test_names_that_share_a_configuration_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cost("vit_small_patch16_224")
+
+    def never(config: object) -> None:
+        raise AssertionError(config)
+
+    monkeypatch.setattr("vitkit.models.cost.build", never)
+    again = cost("deit_small_patch16_224")
+    assert (again.parameters, again.macs) == (first.parameters, first.macs)
+    assert (again.name, again.source) == ("deit_small_patch16_224", "arXiv:2012.12877")

@@ -1,6 +1,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -95,6 +96,83 @@ def test_overrides(name: str) -> None:
 def test_image_size_is_a_side_or_a_pair(given: Any, size: tuple[int, int]) -> None:
     model = create_model("vit_tiny_patch16_224", depth=1, image_size=given)
     assert model.config.image_size == size
+
+
+def test_types_as_json_and_numpy_have_them() -> None:
+    """The result equals the variant's own, tuples and all."""
+    name = "swin_tiny_patch4_window7_224"
+    given = find_config(
+        name,
+        image_size=[224, 224],
+        depths=[2, 2, 6, 2],
+        num_heads=[3, np.int64(6), 12, 24],
+        dim=np.int32(96),
+        dropout=0,
+    )
+    assert given == CONFIGS[name] and hash(given) == hash(CONFIGS[name])
+    assert type(given.dim) is int and type(given.dropout) is float
+    assert find_config(name, image_size=224) == CONFIGS[name]
+    assert find_config(name, image_size=torch.zeros(224, 224).shape) == CONFIGS[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 16.5}, "dim=16.5: input should be a valid integer"),
+        ({"dim": 16.0}, "dim=16.0: input should be a valid integer"),
+        ({"dim": "192"}, "dim='192': input should be a valid integer"),
+        ({"depth": True}, "depth=True: input should be a valid integer"),
+        ({"depth": None}, "depth=None: input should be a valid integer"),
+        ({"class_token": "no"}, "class_token='no': input should be a valid boolean"),
+        ({"layer_scale": "x"}, "layer_scale='x': input should be a valid number"),
+        ({"norm_eps": None}, "norm_eps=None: input should be a valid number"),
+        ({"dropout": float("nan")}, "dropout=nan: input should be a finite number"),
+        ({"image_size": True}, "image_size=True is not one side or (height, width)"),
+        ({"image_size": [224]}, "image_size=[224] is not one side or (height, width)"),
+        ({"image_size": 224.0}, "image_size=224.0 is not one side or (height, width)"),
+        ({"image_size": (224, "a")}, "image_size=(224, 'a') is not one side or (height, width)"),
+        ({"pool": "max"}, "pool='max' is unknown; choose cls, mean or attention"),
+        ({"pool": ["cls"]}, "pool=('cls',) is unknown; choose"),
+        ({"num_classes": "five"}, "num_classes='five': input should be a valid integer"),
+        ({"name": 3}, "has no setting 'name'"),
+    ],
+    ids=str,
+)
+def test_values_of_a_wrong_type(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_config("vit_tiny_patch16_224", **settings)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depths", [3, [2, 2.0, 6, 2], [2, [2], 6, 2], "2262"])
+def test_sequences_of_a_wrong_type(depths: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^depths=.*: input should be a valid"):
+        find_config("swin_tiny_patch4_window7_224", depths=depths)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("own_size", [True, False])
+def test_least_parameters(name: str, own_size: bool) -> None:
+    settings = {} if own_size else tiny(name) | {"num_classes": 0}
+    with torch.device("meta"):
+        model = create_model(name, **{"num_classes": 1000, **settings})
+    real = sum(tensor.numel() for tensor in model.state_dict().values())
+    least = model.config.least_parameters
+    assert 0.9 * real < least <= real
+
+
+@pytest.mark.parametrize("position", ["none", "sincos_2d", "learned"])
+def test_least_parameters_with_options(position: str) -> None:
+    settings = TINY_VIT | {"pool": "mean", "class_token": False, "registers": 7, "mlp_ratio": 2.7}
+    model = create_model("vit_tiny_patch16_224", num_classes=3, position=position, **settings)
+    real = sum(tensor.numel() for tensor in model.state_dict().values())
+    assert 0.9 * real < model.config.least_parameters <= real
+
+
+def test_messages_stay_short() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_config("vit_tiny_patch16_224", depth="x" * 10_000)
+    assert len(str(caught.value)) < 100
 
 
 def test_build_makes_new_weights_each_time() -> None:

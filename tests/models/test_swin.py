@@ -181,11 +181,21 @@ def test_exports_with_any_batch() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"window_size": 0}, "window_size=0 is less than 1"),
-        ({"image_size": (0, 224)}, r"image_size=\(0, 224\) is not"),
+        ({"window_size": 0}, "window_size=0 is not between 1 and 65536"),
+        ({"image_size": (0, 224)}, "image_size=0 is not between 1 and 65536"),
         ({"depths": (2, 2)}, r"depths=\(2, 2\) and num_heads=\(3, 6, 12, 24\) differ in length"),
-        ({"num_heads": (3, 6, 12, 20)}, "num_heads=20 does not divide the width 768 of stage 3"),
-        ({"num_classes": -1}, "num_classes=-1 is negative"),
+        (
+            {"num_heads": (3, 6, 12, 20)},
+            "dim=768 of stage 3 is not .* of num_heads=20; try num_heads=16",
+        ),
+        ({"num_classes": -1}, "num_classes=-1 is not between"),
+        ({"image_size": (224,)}, r"image_size=\(224,\) is not \(height, width\)"),
+        ({"depths": (2, 0, 2, 2)}, "depths=0 is not between 1 and 1024"),
+        ({"depths": (2, -1, 2, 2)}, "depths=-1 is not between 1 and 1024"),
+        ({"num_heads": (3, 0, 12, 24)}, "num_heads=0 is not between 1 and 65536"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio=0.0 leaves the MLP no width; try 4"),
+        ({"mlp_ratio": -1.0}, "mlp_ratio=-1.0 is not between 0 and 1024"),
+        ({"depths": (1,) * 12, "num_heads": (1,) * 12}, "dims=98304 is not between"),
         ({"drop_path": 1.0}, "drop_path=1.0 is no probability"),
     ],
 )

@@ -30,7 +30,7 @@ def outcome(
 
 def test_it_says_what_was_trained_and_how(outcome: Outcome, colours: Path) -> None:
     report = gather(outcome)
-    assert report.title == str(colours)
+    assert report.title == colours.name
     assert report.model == "vit_tiny_patch16_224"
     tensors = vitkit.load(outcome.run.directory).model.parameters()
     assert report.parameters == sum(tensor.numel() for tensor in tensors)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import vitkit
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
-from vitkit.models import Model, build, create_model
+from vitkit.models import Config, Model, build, create_model
 from vitkit.weights import store
 
 VIT, DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
@@ -195,18 +195,23 @@ def test_both_files_are_whole_before_the_first_gets_its_name(
 ) -> None:
     directory, model = saved
     seen: list[list[int]] = []
+    synced: set[int] = set()
     replace = os.replace
 
     def watched(source: Path, target: Path) -> None:
-        names = ("model.safetensors", "config.json")
-        paths = [directory / f"{name}.tmp" for name in names]
-        seen.append([path.stat().st_size for path in paths if path.exists()])
+        paths = [path for path in directory.iterdir() if path.name.startswith(".")]
+        assert all(path.stat().st_ino in synced for path in paths)
+        seen.append(sorted(path.stat().st_size for path in paths))
         replace(source, target)
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
 
     sizes = [(directory / name).stat().st_size for name in ("model.safetensors", "config.json")]
     monkeypatch.setattr(os, "replace", watched)
+    monkeypatch.setattr(os, "fsync", fsync)
     save(directory, VIT, model)
-    assert seen[0] == sizes and len(seen) == 2
+    assert seen[0] == sorted(sizes) and len(seen) == 2
 
 
 @pytest.mark.parametrize(
@@ -214,6 +219,14 @@ def test_both_files_are_whole_before_the_first_gets_its_name(
     [
         (lambda t: t.pop("norm.bias"), "norm.bias is missing"),
         (lambda t: t.update(extra=torch.ones(2)), "extra is unexpected"),
+        (
+            lambda t: t.update({"cls_token": torch.ones(1, 1, 32, dtype=torch.bool)}),
+            "cls_token has type torch.bool, which is no float",
+        ),
+        (
+            lambda t: t.update({"cls_token": torch.ones(1, 1, 32, dtype=torch.complex64)}),
+            "cls_token has type torch.complex64, which is no float",
+        ),
         (
             lambda t: t.update({"cls_token": torch.ones(1, 2, 32)}),
             r"cls_token has shape \(1, 2, 32\), not \(1, 1, 32\)",
@@ -279,6 +292,27 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], object]:
         lambda cfg: cfg["vitkit"].update(model={"dimension": 3}),
         lambda cfg: cfg["vitkit"].update(model={"depth": "many"}),
         lambda cfg: cfg["vitkit"].update(model={"image_size": [33, 48]}),
+        lambda cfg: cfg["vitkit"].update(model={"name": "x"}),
+        *(
+            lambda cfg, change=change: cfg["vitkit"]["model"].update(change)
+            for change in (
+                {"dim": 16.5},
+                {"dim": 32.0},
+                {"dim": 10**12},
+                {"depth": 10**9},
+                {"layer_scale": "x"},
+                {"layer_scale": float("inf")},
+                {"class_token": "no"},
+                {"norm_eps": "x"},
+                {"norm_eps": None},
+                {"norm_eps": 0},
+                {"image_size": [32.0, 48]},
+                {"image_size": [8 * 10**6] * 2},
+            )
+        ),
+        lambda cfg: cfg["vitkit"].update(architecture=SWIN, model={"depths": [2, -1, 2, 2]}),
+        edited(num_classes=5.0),
+        edited(label_names="abcde"),
         edited(pretrained_cfg=7),
     ],
 )
@@ -289,15 +323,78 @@ def test_damaged_config(
     cfg = json.loads(path.read_text("utf-8"))
     damage(cfg)
     path.write_text(json.dumps(cfg), "utf-8")
-    with pytest.raises(CheckpointError, match=r"config\.json describes no vitkit model: ."):
+    with pytest.raises(
+        CheckpointError, match=r"config\.json describes no vitkit model: ."
+    ) as caught:
         store.load(saved[0])
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe" * 500, b'{"a": 1}', b"[" * 10**5]
+)
 def test_config_that_is_no_json_object(saved: tuple[Path, Model], content: bytes) -> None:
     (saved[0] / "config.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match="describes no vitkit model"):
+    with pytest.raises(CheckpointError, match="describes no vitkit model") as caught:
         store.load(saved[0])
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": 2**12},
+        {"patch_size": 2**10, "image_size": [2**10] * 2},
+        {"image_size": [2**13] * 2, "position": "sincos_2d"},
+        {"registers": 2**16},
+    ],
+    ids=str,
+)
+def test_no_memory_is_taken_for_a_model_that_the_tensors_do_not_fit(
+    saved: tuple[Path, Model], change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watched(config: Config) -> Model:
+        model = build(config)
+        assert all(tensor.is_meta for tensor in model.state_dict().values())
+        return model
+
+    monkeypatch.setattr(store, "build", watched)
+    path = saved[0] / "config.json"
+    cfg = json.loads(path.read_text("utf-8"))
+    cfg["vitkit"]["model"].update(change)
+    path.write_text(json.dumps(cfg), "utf-8")
+    with pytest.raises(WeightsError, match="do not fit the model"):
+        store.load(saved[0]).build()
+
+
+def test_settings_that_make_no_model_together(saved: tuple[Path, Model]) -> None:
+    path = saved[0] / "config.json"
+    cfg = json.loads(path.read_text("utf-8"))
+    cfg["vitkit"]["model"].update(position="sincos_2d", dim=30, num_heads=3)
+    path.write_text(json.dumps(cfg), "utf-8")
+    with pytest.raises(CheckpointError, match="cannot be built: dim=30 is not a multiple of 4"):
+        store.load(saved[0]).build()
+
+
+@pytest.mark.parametrize("model", [VIT, f"{VIT}.some_tag", None])
+def test_a_directory_may_be_told_what_it_is(saved: tuple[Path, Model], model: str | None) -> None:
+    assert store.load(saved[0], model=model).architecture == VIT
+
+
+@pytest.mark.parametrize("model", [SWIN, "vit_small_patch16_224", "resnet50"])
+def test_a_directory_of_another_model(saved: tuple[Path, Model], model: str) -> None:
+    message = f"says itself that it is {VIT}, not {model}; leave the model out"
+    with pytest.raises(ConfigError, match=message):
+        store.load(saved[0], model=model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_become_single(saved: tuple[Path, Model], dtype: torch.dtype) -> None:
+    directory, model = saved
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    save_file(tensors, directory / "model.safetensors")
+    expected = {name: tensor.float() for name, tensor in tensors.items()}
+    check_same(store.load(directory).build().state_dict(), expected)
 
 
 def test_an_unknown_setting_is_named(saved: tuple[Path, Model]) -> None:

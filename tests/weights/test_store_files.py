@@ -158,3 +158,29 @@ def test_a_web_page_is_no_weights_file(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("<!doctype html><title>404</title>")
     with pytest.raises(WeightsError, match=r"x\.pth is "):
         store.read_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.eye(3).to_sparse_csr(),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        lambda: torch.ones(3, device="meta"),
+        lambda: torch.ones(1).expand(2**20, 2**20),
+    ],
+    ids=["sparse", "csr", "quantised", "meta", "repeated"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_not_plain(tmp_path: Path, make: Callable[[], Tensor]) -> None:
+    torch.save({"a": make()}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth ") as caught:
+        store.read_tensors(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_a_head_of_another_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    torch.save({"head.bias": torch.ones(shape)}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"a head with a bias of shape \(.*\), not \(classes,\)"):
+        store.load(tmp_path / "x.pth", model=VIT)

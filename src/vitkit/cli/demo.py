@@ -1,8 +1,6 @@
 """`vitkit demo`."""
 
-from pathlib import Path
-
-from vitkit.cli.options import Debug, Out
+from vitkit.cli.options import Json, Out
 from vitkit.cli.train import run_and_show
 
 # A small ViT that learns 1,293 digits of 8x8 pixels from nothing. Digits have a handedness.
@@ -22,11 +20,9 @@ SETTINGS = (
 )
 
 
-def demo(out: Out = None, debug: Debug = False) -> None:
+def demo(out: Out = None, as_json: Json = False) -> None:
     """Train, evaluate and report on real digits, in under 3 minutes."""
-    from vitkit import api
     from vitkit.training.config import resolve
 
     resolved = resolve(SETTINGS, origin="demo")
-    directory = out or api.new_directory("demo", resolved)
-    run_and_show("digits", resolved, Path(directory))
+    run_and_show("digits", resolved, out, as_json=as_json)

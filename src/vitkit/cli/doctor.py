@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 import vitkit
-from vitkit.cli.options import Debug, Json
+from vitkit.cli.options import Json
 
 EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus-client", "python-multipart"),
@@ -18,7 +18,7 @@ EXTRAS = {
 NEEDED = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "pydantic", "pyarrow")
 
 
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what is here, what is missing and how to get it."""
     found = examine()
     if as_json:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitkit.cli.options import Checkpoint, Data, Debug, Device, Json, ModelOfFile
-from vitkit.cli.screen import Screen, warn
+from vitkit.cli.options import Checkpoint, Data, Device, Json, ModelOfFile
+from vitkit.cli.screen import Screen, visible, warn
 
 if TYPE_CHECKING:
     from vitkit.evaluation.metrics import Evaluation
@@ -21,7 +21,6 @@ def evaluate(
     model: ModelOfFile = None,
     device: Device = "auto",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Score a model: top-1, top-5, per class, confusion, calibration."""
     from vitkit import api
@@ -30,6 +29,7 @@ def evaluate(
     classifier = load(checkpoint, model=model, device=device)
     with Screen() as screen:
         evaluation = api.evaluate(classifier, data, split, listen=screen)
+    screen.say(f"scored {evaluation.images:,} images: {evaluation.split}")
     if as_json:
         typer.echo(json.dumps(evaluation.to_json(), indent=2))
     else:
@@ -47,9 +47,10 @@ def show(evaluation: "Evaluation") -> None:
         f"macro-F1 {evaluation.macro_f1:.3f}  calibration error {evaluation.ece:.3f}  "
         f"of {evaluation.images:,} images\n"
     )
-    width = max(5, *map(len, evaluation.classes))
+    names = [visible(name) for name in evaluation.classes]
+    width = max(5, *map(len, names))
     typer.echo(f"{'class':<{width}}  {'images':>6}  {'precision':>9}  {'recall':>6}  {'F1':>5}")
-    for name, score in evaluation.per_class.items():
+    for name, score in zip(names, evaluation.per_class.values(), strict=True):
         typer.echo(
             f"{name:<{width}}  {score.images:>6}  {score.precision:>9.3f}  {score.recall:>6.3f}"
             f"  {score.f1:>5.3f}"
@@ -57,5 +58,5 @@ def show(evaluation: "Evaluation") -> None:
     if len(evaluation.classes) <= CONFUSION_COLUMNS:
         typer.echo("\nconfusion (row: truth, column: prediction)")
         cell = max(len(str(value)) for row in evaluation.confusion for value in row) + 2
-        for name, row in zip(evaluation.classes, evaluation.confusion, strict=True):
+        for name, row in zip(names, evaluation.confusion, strict=True):
             typer.echo(f"{name:<{width}}" + "".join(f"{value:>{cell}}" for value in row))

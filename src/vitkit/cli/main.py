@@ -1,28 +1,60 @@
 """The `vitkit` command: what is common to all of its subcommands."""
 
+import errno
 import sys
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 import vitkit
 from vitkit.cli import demo, doctor, evaluate, models, predict, train
-from vitkit.errors import VitkitError
+from vitkit.cli.screen import warn
+from vitkit.errors import ConfigError, VitkitError, nearest
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "models": models.models,
+    "train": train.train,
+    "eval": evaluate.evaluate,
+    "predict": predict.predict,
+    "doctor": doctor.doctor,
+}
+DEBUG = "With --debug, an error shows its traceback."
+
+# What the system refuses for reasons that lie outside vitkit, and what to do about it.
+REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EFBIG: "choose a place that takes larger files",
+    errno.EACCES: "ask for the permission, or choose another place",
+    errno.EPERM: "ask for the permission, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EIO: "check the disk or the network behind it",
+    errno.ESTALE: "check the disk or the network behind it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "choose a path that leads through directories",
+    errno.EISDIR: "name a file",
+    errno.ELOOP: "choose a path without such links",
+    errno.EMFILE: "raise the limit with `ulimit -n`",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs",
+}
+
+# The error of wrong usage: typer has it from click or, in later versions, from a part of its own,
+# and shows only this child of it.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     help="From a folder of images to a vision transformer that is trained, understood and used.",
-    no_args_is_help=True,
+    epilog=DEBUG,
     add_completion=False,
     rich_markup_mode=None,  # drawn boxes cost a third of the time that `--help` takes
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(models.models)
-app.command()(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command()(predict.predict)
-app.command()(doctor.doctor)
+for name, command in COMMANDS.items():
+    app.command(name, epilog=DEBUG)(command)
 
 
 def show_version(wanted: bool) -> None:
@@ -45,13 +77,47 @@ def main() -> None:
 
     Typer itself turns an interrupt into exit code 130, and a closed pipe into a quiet end.
     """
-    debug = "--debug" in sys.argv[1:]
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments, debug = without_debug(sys.argv[1:])
     try:
-        app(arguments, prog_name="vitkit")
-    except VitkitError as error:
-        if debug:
+        sys.exit(run(arguments or ["--help"]))
+    except (VitkitError, OSError) as error:
+        line = str(error) if isinstance(error, VitkitError) else circumstance(error)
+        if debug or line is None:
             raise
-        line = " ".join(str(error).split())
-        print(f"vitkit: {line}", file=sys.stderr)
+        warn(" ".join(line.split()))
         sys.exit(2)
+
+
+def without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without `--debug`, which may stand anywhere before `--`; and was it there?"""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"]
+    return kept + list(arguments[end:]), len(kept) < end
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code.
+
+    Raises:
+        ConfigError: it is called wrongly.
+    """
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if called is not None and called not in COMMANDS:
+        raise ConfigError(f"no command {called!r}{nearest(called, COMMANDS)}; see vitkit --help")
+    try:
+        return app(arguments, prog_name="vitkit", standalone_mode=False) or 0
+    except UsageError as error:
+        fault = error.format_message().rstrip(".")
+        if hasattr(error, "possibilities"):  # every version of click words this differently
+            known = error.possibilities or ()
+            fault = f"no option {error.option_name!r}{nearest(error.option_name, known)}"
+        path = f"vitkit {called}" if called else "vitkit"
+        raise ConfigError(f"{fault}; see {path} --help") from None
+
+
+def circumstance(error: OSError) -> str | None:
+    """What the system refused and what to do about it; None if that was rather our mistake."""
+    if error.errno not in REMEDIES:
+        return None
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{error.strerror}; {REMEDIES[error.errno]}"

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from vitkit.cli.options import Debug, Json
+from vitkit.cli.options import Json
 
 
 def models(
     pattern: Annotated[str, typer.Argument(help="A shell pattern, such as 'swin*'.")] = "*",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """List the models with their size, cost and source."""
     from vitkit.errors import ConfigError

@@ -22,4 +22,3 @@ ModelOfFile = Annotated[
     str | None, typer.Option("--model", help="The model of a weights file that cannot say it.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the run goes; made new.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

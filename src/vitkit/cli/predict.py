@@ -1,19 +1,21 @@
 """`vitkit predict`."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vitkit.cli.options import Checkpoint, Debug, Device, Json, ModelOfFile
-from vitkit.cli.screen import Screen, warn
+from vitkit.cli.options import Checkpoint, Device, Json, ModelOfFile
+from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
 
 
 def predict(
     checkpoint: Checkpoint,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, zips or globs.")
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs.")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="A new .csv, .jsonl or .parquet file.")
@@ -24,17 +26,17 @@ def predict(
     model: ModelOfFile = None,
     device: Device = "auto",
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Name what is in images."""
     from vitkit.classifier import load
+    from vitkit.cli.writer import Writer
     from vitkit.data.sources import open_inputs
-    from vitkit.runtime.writer import Writer
 
     writer = Writer(out, json=as_json)
     source = open_inputs(inputs)
     classifier = load(checkpoint, model=model, device=device)
-    failed = []
+    quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
+    failed: list[tuple[str, str]] = []
     with Screen() as screen, writer:
         for answer in classifier.stream(source, features=embed, batch_size=batch_size):
             name = source.samples[answer.index].name
@@ -43,14 +45,18 @@ def predict(
             elif embed:
                 writer.embedding(name, answer.values)
             else:
-                prediction = classifier.name(answer.values, topk)
+                prediction = classifier.prediction(answer.values, topk)
                 writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
-            if out is not None:
+            if not quiet:
                 screen(Progress("predict", answer.index + 1, len(source.samples)))
     for name, reason in failed:
         warn(f"left out {name}: {reason}")
     if out is not None:
-        screen.say(f"{len(source.samples) - len(failed):,} rows in {out}")
+        screen.say(visible(f"{writer.rows:,} rows in {out}"))
+    if out is not None and as_json:
+        unreadable = [{"file": name, "reason": reason} for name, reason in failed]
+        result = {"out": str(out), "rows": writer.rows, "unreadable": unreadable}
+        typer.echo(json.dumps(result, indent=2))
     if failed:
         warn(f"{len(failed)} of {len(source.samples)} inputs could not be read")
         raise typer.Exit(1)

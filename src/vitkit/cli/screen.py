@@ -5,6 +5,7 @@ All of it goes to standard error; standard output is for results.
 
 import sys
 import time
+import unicodedata
 from types import TracebackType
 
 from vitkit.progress import Progress
@@ -13,7 +14,10 @@ PLAIN_EVERY = 10.0  # seconds between lines of a phase where there is no termina
 
 
 class Screen:
-    """Shows progress; a context manager, so that the bar is gone afterwards."""
+    """Shows progress; a context manager, so that the bar is gone afterwards.
+
+    The bar comes with the first progress: until then the terminal is free for results.
+    """
 
     def __init__(self) -> None:
         # Here: a command that only prints its help does without rich.
@@ -29,13 +33,12 @@ class Screen:
             TextColumn("{task.fields[figures]}"),
             console=self.console,
             transient=True,
+            redirect_stdout=False,  # a result on its way to a file or pipe stays out of the bar
         )
         self.task = self.bar.add_task("", total=None, figures="", visible=False)
         self.spoke = time.monotonic()
 
     def __enter__(self) -> "Screen":
-        if self.console.is_terminal:
-            self.bar.start()
         return self
 
     def __exit__(
@@ -51,10 +54,11 @@ class Screen:
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work has come."""
-        figures = "  ".join(f"{name} {value}" for name, value in progress.figures.items())
+        figures = visible("  ".join(f"{name} {value}" for name, value in progress.figures.items()))
         if progress.final:
             self.say(f"{progress.phase:<12} {figures}")
         elif self.console.is_terminal:
+            self.bar.start()  # once; later calls do nothing
             self.bar.update(
                 self.task,
                 description=progress.phase,
@@ -73,5 +77,15 @@ class Screen:
 
 
 def warn(line: str) -> None:
-    """One line on standard error."""
-    print(f"vitkit: {line}", file=sys.stderr)
+    """One line on standard error, whatever the names of files in it hold."""
+    print(f"vitkit: {visible(line)}", file=sys.stderr)
+
+
+def visible(text: str) -> str:
+    """The text with control characters and line ends escaped, as in `repr`."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
+    )

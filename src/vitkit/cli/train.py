@@ -1,23 +1,29 @@
 """`vitkit train`."""
 
+import csv
+import json
 import shlex
 import signal
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitkit.cli.options import Data, Debug, Out
-from vitkit.cli.screen import Screen
+from vitkit.cli.options import Data, Json, Out
+from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
 
 if TYPE_CHECKING:
     from vitkit.training.config import Resolved
-    from vitkit.training.run import Prepared, Run
+    from vitkit.training.directory import Run
+    from vitkit.training.run import Prepared
+
+NAMED = 10  # classes that a plan shows
 
 
 def train(
@@ -32,31 +38,37 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
     ] = False,
-    debug: Debug = False,
+    as_json: Json = False,
 ) -> None:
     """Train a classifier on a folder of images."""
-    from vitkit import api
     from vitkit.errors import ConfigError
-    from vitkit.training import run as training
     from vitkit.training.config import resolve
+    from vitkit.training.directory import check_directory, resumed_settings
+    from vitkit.training.run import prepare
 
     overrides = [*([f"model.name={model}"] if model else []), *(settings or [])]
     if resume and out is None:
         raise ConfigError("--resume needs --out, the directory of the run to go on with")
     if resume and out is not None:
-        resolved = training.resumed_settings(out, overrides)
+        resolved = resumed_settings(out, overrides)
     else:
         resolved = resolve(overrides)
     if dry_run:
-        show_plan(training.prepare(data, resolved))
+        if out is not None:
+            check_directory(out, resume)
+        show_plan(prepare(data, resolved), as_json=as_json)
         return
-    directory = out or api.new_directory(data, resolved)
-    run_and_show(data, resolved, directory, resume=resume)
+    run_and_show(data, resolved, out, resume=resume, as_json=as_json)
 
 
 def run_and_show(
-    data: str, resolved: "Resolved", directory: Path, *, resume: bool = False
-) -> "Run":
+    data: str,
+    resolved: "Resolved",
+    out: Path | None,
+    *,
+    resume: bool = False,
+    as_json: bool = False,
+) -> None:
     """Train behind a progress bar and print where the result is; exit 130 if interrupted."""
     from vitkit import api
 
@@ -70,13 +82,17 @@ def run_and_show(
             shown = True
             screen(progress)
 
-        run = api.run(data, resolved, directory, resume=resume, listen=listen, stop=stop)
+        run = api.train_and_report(data, resolved, out, resume=resume, listen=listen, stop=stop)
     if not run.finished:
-        again = shlex.join(["vitkit", "train", data, "--out", str(directory), "--resume"])
+        again = shlex.join(["vitkit", "train", data, "--out", str(run.directory), "--resume"])
         screen.say(f"interrupted and saved; to go on:\n  {again}")
         raise typer.Exit(130)
-    show_result(run)
-    return run
+    if as_json:
+        scores = run.evaluation.to_json() if run.evaluation is not None else {}
+        typer.echo(json.dumps({"directory": str(run.directory), **scores}, indent=2))
+    else:
+        show_result(run)
+    warn_of_unreadable(run)
 
 
 @contextmanager
@@ -119,19 +135,41 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
     screen.say("defaults " + "\n         ".join(lines), style="dim")
 
 
-def show_plan(prepared: "Prepared") -> None:
+def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     """What a run would do."""
-    screen = Screen()
-    show_settings(screen, prepared.resolved)
-    source = prepared.source
-    parameters = sum(parameter.numel() for parameter in prepared.model.parameters())
-    height, width = prepared.preprocess.image_size
-    typer.echo(f"data        {source.name}: {len(source.samples):,} images")
-    typer.echo(f"classes     {len(source.classes)}: {', '.join(source.classes[:10])}")
-    typer.echo(f"model       {prepared.resolved.settings.architecture}, {parameters:,} parameters")
-    typer.echo(f"input       {height}x{width} pixels, {prepared.preprocess.channels} channels")
-    typer.echo(f"device      {prepared.device}")
-    typer.echo(f"epochs      {prepared.resolved.settings.epochs}")
+    show_settings(Screen(), prepared.resolved)
+    plan = describe_plan(prepared)
+    if as_json:
+        typer.echo(json.dumps(plan, indent=2))
+        return
+    height, width = plan["image_size"]
+    classes = plan["classes"]
+    named = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
+    splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
+    typer.echo(f"data        {visible(plan['data'])}: {plan['images']:,} images")
+    typer.echo(f"splits      {splits or 'made by the run'}")
+    typer.echo(f"classes     {len(classes)}: {visible(named)}")
+    typer.echo(f"model       {plan['model']}, {plan['parameters']:,} parameters")
+    typer.echo(f"input       {height}x{width} pixels, {plan['channels']} channels")
+    typer.echo(f"device      {plan['device']}")
+    typer.echo(f"epochs      {plan['epochs']}")
+
+
+def describe_plan(prepared: "Prepared") -> dict[str, Any]:
+    """What a run would do, as data; `splits` are those that the data has."""
+    source, settings = prepared.source, prepared.resolved.settings
+    return {
+        "data": source.name,
+        "images": len(source.samples),
+        "splits": Counter(sample.split for sample in source.samples if sample.split),
+        "classes": source.classes,
+        "model": settings.architecture,
+        "parameters": sum(parameter.numel() for parameter in prepared.model.parameters()),
+        "image_size": prepared.preprocess.image_size,
+        "channels": prepared.preprocess.channels,
+        "device": str(prepared.device),
+        "epochs": settings.epochs,
+    }
 
 
 def show_result(run: "Run") -> None:
@@ -139,9 +177,21 @@ def show_result(run: "Run") -> None:
     evaluation = run.evaluation
     if evaluation is not None:
         typer.echo(
-            f"top-1 {evaluation.top1:.2%} of {evaluation.images:,} held-out images"
-            f"  (top-5 {evaluation.top5:.2%}, macro-F1 {evaluation.macro_f1:.3f})"
+            f"top-1 {evaluation.top1:.2%}  top-5 {evaluation.top5:.2%}  "
+            f"macro-F1 {evaluation.macro_f1:.3f}  "
+            f"of {evaluation.images:,} images: {evaluation.split}"
         )
     typer.echo(f"weights  {run.directory / 'best'}")
     if (report := run.directory / "report.html").is_file():
         typer.echo(f"report   {report}")
+
+
+def warn_of_unreadable(run: "Run") -> None:
+    """How many images were left out, and the file that lists them."""
+    from vitkit.training.directory import UNREADABLE
+
+    path = run.directory / UNREADABLE
+    if path.is_file():
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            count = sum(1 for _ in csv.DictReader(file))
+        warn(f"unreadable images left out: {count:,}, listed in {path}")

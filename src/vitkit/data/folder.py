@@ -29,32 +29,34 @@ class Folder:
 def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of all files that may be images, and of all folders (`a/b/`), sorted.
 
-    Hidden files, what `NOT_IMAGES` lists, and devices, pipes and sockets are passed over. A
-    symbolic link is taken where it leads to a file below `root`. `root` itself may be a link.
+    Hidden files, what `NOT_IMAGES` lists, and devices, pipes and sockets are passed over. Symbolic
+    links are followed, but no folder is entered twice, so that a circle of links ends. A link to
+    nothing is a file that cannot be read.
 
     Raises:
-        DataError: a folder that may not be read, or a link that leads elsewhere or to a folder.
+        DataError: a folder that may not be read.
     """
     names: list[str] = []
     folders: list[str] = []
-    top = os.path.realpath(root)
+    entered = {_identity(root)}
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
-        for entry in _entries(root, prefix):
+        for entry in sorted(_entries(root, prefix), key=lambda entry: entry.name):
             name = prefix + entry.name
-            link = entry.is_symlink()
-            is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
-            if not is_folder and not (may_be_image(entry.name) and _is_file(entry)):
-                continue
-            if link:
-                _check_link(entry.path, is_folder, top)
-            if is_folder:
+            if not os.path.isdir(entry.path):  # of a link, what it leads to
+                if may_be_image(entry.name) and _is_file(entry):
+                    names.append(name)
+            elif (identity := _identity(entry.path)) not in entered:
+                entered.add(identity)
                 folders.append(f"{name}/")
                 waiting.append(f"{name}/")
-            else:
-                names.append(name)
     return tuple(sorted(names)), tuple(sorted(folders))
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _entries(root: Path, prefix: str) -> Iterator[os.DirEntry[str]]:
@@ -72,16 +74,3 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
         return os.path.isfile(entry.path) or not os.path.exists(entry.path)
     return entry.is_file()
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _check_link(path: str, is_folder: bool, top: str) -> None:
-    target = os.path.realpath(path)
-    if is_folder or not _within(target, top):
-        kind = "a folder" if is_folder else "a file outside the data"
-        raise DataError(
-            f"{path} is a link to {kind}, {target}; put a copy in its place, or remove it"
-        )

@@ -64,7 +64,7 @@ class Preprocess:
             raise ConfigError(f"mean={mean} and std={std} must be numbers between -1e6 and 1e6")
         if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) < 1e-6:
             raise ConfigError(
-                f"mean={mean} and std={std} must be 1 or 3 values each, std at least 1e-6"
+                f"mean={mean} and std={std} must have 1 or 3 values each, std at least 1e-6"
             )
 
     @property

@@ -51,16 +51,18 @@ def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
     return q.shape[:-1].numel() * k.shape[-2] * q.element_size() <= EXPLICIT_MAP_BYTES
 
 
-def width_of_head(dim: int, num_heads: int) -> int:
+def width_of_head(dim: int, num_heads: int, *, of: str = "") -> int:
     """What each of `num_heads` equal heads gets of the width `dim`.
+
+    `of` says in a message which width it is, such as ` of stage 2`.
 
     Raises:
         ConfigError: `dim` is not a multiple of `num_heads`.
     """
-    if dim % num_heads:
+    if num_heads < 1 or dim % num_heads:
+        near = next(n for n in range(max(min(num_heads, dim), 1), 0, -1) if dim % n == 0)
         raise ConfigError(
-            f"dim={dim} is not a multiple of num_heads={num_heads}; "
-            f"try dim={dim - dim % num_heads or num_heads}"
+            f"dim={dim}{of} is not a multiple of num_heads={num_heads}; try num_heads={near}"
         )
     return dim // num_heads
 

@@ -19,7 +19,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float, norm_eps: float) -> None:
         super().__init__()
-        width_of_head(dim, num_heads)  # raises
+        width_of_head(dim, num_heads)  # refuses heads that do not divide
         self.num_heads = num_heads
         self.latent = nn.Parameter(torch.empty(1, 1, dim))
         self.q = nn.Linear(dim, dim)

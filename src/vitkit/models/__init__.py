@@ -2,10 +2,11 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 from vitkit.errors import ConfigError, nearest
-from vitkit.models import deit, swin, vit
+from vitkit.models import check, deit, swin, vit
 
 Config = vit.ViTConfig | swin.SwinConfig
 Model = vit.ViT | swin.Swin
@@ -24,13 +25,15 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(CONFIGS, pattern))
 
 
-def find_config(name: str, **overrides: Any) -> Config:
+def find_config(name: str, /, **overrides: Any) -> Config:
     """The configuration of a published name with some fields replaced.
 
     A tag after a dot names weights, not an architecture, and is ignored: `vit_base_patch8_224.mae`.
+    Lists stand for tuples, and one `image_size` for a square.
 
     Raises:
-        ConfigError: no such name or field (the nearest is named), or a value that breaks a rule.
+        ConfigError: no such name or field (the nearest is named), or a value that is of the wrong
+            type or breaks a rule.
     """
     architecture = name.partition(".")[0]
     if architecture not in CONFIGS:
@@ -43,7 +46,7 @@ def find_config(name: str, **overrides: Any) -> Config:
             hint = nearest(key, fields)
             known = ", ".join(fields)
             raise ConfigError(f"{architecture} has no setting {key!r}{hint}; it has {known}")
-    return dataclasses.replace(config, **overrides)
+    return dataclasses.replace(config, **check.of_types(type(config), overrides))
 
 
 def build(config: Config) -> Model:
@@ -55,7 +58,7 @@ def create_model(
     name: str,
     *,
     num_classes: int = 1000,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | Sequence[int] | None = None,
     in_channels: int | None = None,
     **overrides: Any,
 ) -> Model:
@@ -65,11 +68,11 @@ def create_model(
     variant's own. `overrides` replace fields of the family's configuration, such as `depth=6`.
 
     Raises:
-        ConfigError: no such name or field (the nearest is named), or a value that breaks a rule.
+        ConfigError: no such name or field (the nearest is named), or a value that is of the wrong
+            type or breaks a rule.
     """
     if image_size is not None:
-        square = isinstance(image_size, int)
-        overrides["image_size"] = (image_size, image_size) if square else image_size
+        overrides["image_size"] = image_size
     if in_channels is not None:
         overrides["in_channels"] = in_channels
     return build(find_config(name, num_classes=num_classes, **overrides))

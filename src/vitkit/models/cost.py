@@ -1,12 +1,13 @@
 """What a model costs: parameters, and multiply-accumulates for one image."""
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitkit.models import SOURCES, build, find_config
+from vitkit.models import SOURCES, Config, build, find_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,23 @@ def cost(name: str) -> Cost:
         ConfigError: no model has this name.
     """
     config = find_config(name)
+    parameters, macs = _count(config)
+    return Cost(
+        name=name,
+        parameters=parameters,
+        macs=macs,
+        image_size=config.image_size,
+        source=SOURCES[name.partition(".")[0]],
+    )
+
+
+@functools.cache
+def _count(config: Config) -> tuple[int, int]:
+    """Parameters and multiply-accumulates; several names share one configuration."""
     with torch.device("meta"):
         model = build(config).eval()
         image = torch.empty(1, config.in_channels, *config.image_size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
-    return Cost(
-        name=name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=counter.get_total_flops() // 2,
-        image_size=config.image_size,
-        source=SOURCES[name.partition(".")[0]],
-    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, counter.get_total_flops() // 2

@@ -7,6 +7,7 @@ from itertools import islice
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
+from vitkit.layers.attention import width_of_head
 from vitkit.layers.drop_path import DropPath, linear_rates
 from vitkit.layers.init import truncated_normal
 from vitkit.layers.mlp import Mlp
@@ -19,6 +20,7 @@ from vitkit.layers.window import (
     reverse,
     shift_mask,
 )
+from vitkit.models import check
 
 SOURCE = "arXiv:2103.14030"
 
@@ -46,29 +48,15 @@ class SwinConfig:
     drop_path: float = 0.2  # of the last block, rising linearly from 0 at the first
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "in_channels", "dim", "window_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} is less than 1; try 1 or more")
-        if self.num_classes < 0:
-            raise ConfigError(f"num_classes={self.num_classes} is negative; try 0 or more")
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)} is no probability below 1; try 0.1"
-                )
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise ConfigError(f"image_size={self.image_size} is not (height, width) in pixels")
+        check.numbers(self)
+        check.mlp_width(self.dim, self.mlp_ratio)
         if not self.depths or len(self.depths) != len(self.num_heads):
             raise ConfigError(
                 f"depths={self.depths} and num_heads={self.num_heads} differ in length; "
                 "give one of each for every stage"
             )
         for stage, (dim, num_heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
-            if num_heads < 1 or dim % num_heads:
-                raise ConfigError(
-                    f"num_heads={num_heads} does not divide the width {dim} of stage {stage}; "
-                    f"try {max(dim // 32, 1)}"
-                )
+            width_of_head(dim, num_heads, of=f" of stage {stage}")  # refuses what does not divide
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -91,6 +79,19 @@ class SwinConfig:
     def num_features(self) -> int:
         """Width of the pooled features."""
         return self.dims[-1]
+
+    @property
+    def least_parameters(self) -> int:
+        """Numbers in its matrices and tables: nearly all that it has, and never more."""
+        total = self.in_channels * self.patch_size**2 * self.dim
+        for dim, depth, num_heads, grid in zip(
+            self.dims, self.depths, self.num_heads, self.grids, strict=True
+        ):
+            (height, width), _ = fit_window(grid, self.window_size)
+            table = (2 * height - 1) * (2 * width - 1) * num_heads
+            total += depth * ((4 * dim + 2 * int(dim * self.mlp_ratio)) * dim + table)
+        merging = sum(2 * dim * dim for dim in self.dims[1:])
+        return total + merging + self.num_features * self.num_classes
 
 
 class Swin(nn.Module):

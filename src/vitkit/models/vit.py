@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
-from vitkit.layers.attention import Attention
+from vitkit.layers.attention import Attention, width_of_head
 from vitkit.layers.drop_path import DropPath, linear_rates
 from vitkit.layers.init import truncated_normal
 from vitkit.layers.layer_scale import LayerScale
@@ -15,6 +15,7 @@ from vitkit.layers.mlp import Mlp
 from vitkit.layers.patch import PatchEmbed
 from vitkit.layers.pool import AttentionPool
 from vitkit.layers.position import resize_positions, sincos_1d, sincos_2d
+from vitkit.models import check
 
 SOURCE = "arXiv:2010.11929"
 
@@ -24,8 +25,8 @@ class ViTConfig:
     """Plain ViT (arXiv:2010.11929, table 1); the defaults are ViT-B/16.
 
     Raises:
-        ConfigError: a number out of range, sizes that do not divide, an unknown choice, or a pool
-            without the token it needs.
+        ConfigError: a number out of range, sizes or heads that do not divide, an unknown choice, or
+            a pool without the token it needs.
     """
 
     image_size: tuple[int, int] = (224, 224)  # pixels, height and width
@@ -49,15 +50,11 @@ class ViTConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
-        _check_image_size(self)
-        if self.pool not in ("cls", "mean", "attention"):
-            raise ConfigError(f"pool={self.pool!r} is unknown; choose cls, mean or attention")
-        if self.position not in ("learned", "sincos_1d", "sincos_2d", "none"):
-            raise ConfigError(
-                f"position={self.position!r} is unknown; "
-                "choose learned, sincos_1d, sincos_2d or none"
-            )
+        check.numbers(self)
+        check.choices(self)
+        check.whole_patches(self.image_size, self.patch_size)
+        check.mlp_width(self.dim, self.mlp_ratio)
+        width_of_head(self.dim, self.num_heads)  # refuses heads that do not divide
         if self.pool == "cls" and not self.class_token:
             raise ConfigError("pool=cls reads the class token; set class_token=true or pool=mean")
 
@@ -75,6 +72,14 @@ class ViTConfig:
     def num_features(self) -> int:
         """Width of the pooled features."""
         return self.dim
+
+    @property
+    def least_parameters(self) -> int:
+        """Numbers in its matrices and positions: nearly all that it has, and never more."""
+        in_blocks = self.depth * (4 * self.dim + 2 * int(self.dim * self.mlp_ratio)) * self.dim
+        cells = 0 if self.position == "none" else self.grid[0] * self.grid[1]
+        rows = self.in_channels * self.patch_size**2 + cells + self.registers + self.num_classes
+        return in_blocks + rows * self.dim
 
 
 class Block(nn.Module):
@@ -205,32 +210,6 @@ class ViT(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, besides vectors, that weight decay should leave alone."""
         return {"pos_embed", "cls_token", "reg_token"}
-
-
-def _check_numbers(c: ViTConfig) -> None:
-    for name in ("patch_size", "in_channels", "dim", "depth", "num_heads"):
-        if getattr(c, name) < 1:
-            raise ConfigError(f"{name}={getattr(c, name)} is less than 1; try 1 or more")
-    for name in ("num_classes", "registers"):
-        if getattr(c, name) < 0:
-            raise ConfigError(f"{name}={getattr(c, name)} is negative; try 0 or more")
-    for name in ("dropout", "attention_dropout", "drop_path"):
-        if not 0 <= getattr(c, name) < 1:
-            raise ConfigError(f"{name}={getattr(c, name)} is no probability below 1; try 0.1")
-    if int(c.dim * c.mlp_ratio) < 1:
-        raise ConfigError(f"mlp_ratio={c.mlp_ratio} leaves the MLP no width; try 4")
-
-
-def _check_image_size(c: ViTConfig) -> None:
-    if len(c.image_size) != 2:
-        raise ConfigError(f"image_size={c.image_size} is not (height, width) in pixels")
-    for side in c.image_size:
-        if side < c.patch_size or side % c.patch_size:
-            low = max(side // c.patch_size, 1) * c.patch_size
-            raise ConfigError(
-                f"image_size={side} is not a multiple of patch_size={c.patch_size}; "
-                f"try {low} or {low + c.patch_size}"
-            )
 
 
 def _positions(c: ViTConfig) -> Tensor | None:

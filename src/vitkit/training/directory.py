@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ class Run:
     def load(self, *, device: str = "auto") -> Classifier:
         """The best weights, ready for use."""
         return load(self.directory, device=device)
+
+
+def new_directory(data: str | Path, resolved: Resolved) -> Path:
+    """Make `runs/<data>-<model>`, with a number where that is taken.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    stem = Path(str(data).partition(":")[0]).stem or "data"
+    name = f"{stem}-{resolved.settings.architecture}"
+    for number in count(1):
+        directory = Path("runs", name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CheckpointError(
+                f"{directory} cannot be made ({error.strerror}); choose another place with out"
+            ) from None
+    raise AssertionError("the numbers have no end")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,13 @@ from vitkit.training import directory as files
 from vitkit.training.checkpoint import Position, load_state, replacing_directory, save_state
 from vitkit.training.config import Resolved
 from vitkit.training.dataset import Dataset, read_dataset, write_dataset
-from vitkit.training.directory import Run, claimed, keep_metrics, write_environment
+from vitkit.training.directory import (
+    Run,
+    claimed,
+    keep_metrics,
+    new_directory,
+    write_environment,
+)
 from vitkit.training.ema import WeightAverage
 from vitkit.training.loop import Learner, Row, fit, predictions
 from vitkit.training.optim import adamw
@@ -89,18 +95,21 @@ def train(
     data: str | Path,
     resolved: Resolved,
     *,
-    directory: Path,
+    directory: Path | None = None,
     resume: bool = False,
     listen: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train in a new directory, or go on in it with `resume`; `stop` is asked after every step.
 
+    Without a `directory` one is made under `runs/`.
+
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
+    prepared = prepare(data, resolved)
+    directory = directory or new_directory(data, resolved)
     with own_state(resolved.settings.threads), claimed(directory, resume):
-        prepared = prepare(data, resolved)
         dataset = read_dataset(
             prepared.source,
             prepared.preprocess,

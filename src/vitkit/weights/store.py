@@ -1,8 +1,8 @@
 """Checkpoint directories: `model.safetensors` beside a `config.json` in timm's hub layout."""
 
 import json
-import os
 import pickle
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from vitkit import __version__
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
 from vitkit.models import Config, Model, build, find_config
 from vitkit.weights.formats import timm
+from vitkit.whole_file import replacing, sync
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -37,10 +38,19 @@ class Stored:
     def build(self) -> Model:
         """The model with these weights, in evaluation mode.
 
+        A model that is larger than its tensors is refused before it takes memory.
+
         Raises:
-            WeightsError: a tensor is missing, unexpected or of another shape.
+            CheckpointError: settings that each are right but make no model together.
+            WeightsError: a tensor is missing, unexpected, of another shape or of no float type.
         """
-        model = build(self.config)
+        numbers = sum(tensor.numel() for tensor in self.tensors.values())
+        hopeless = self.config.least_parameters > numbers  # a hostile file may describe anything
+        try:
+            with torch.device("meta" if hopeless else "cpu"):  # meta takes no memory
+                model = build(self.config)
+        except ConfigError as error:
+            raise CheckpointError(f"the checkpoint's model cannot be built: {error}") from None
         load_tensors(model, self.tensors)
         return model.eval()
 
@@ -56,19 +66,14 @@ def save(
     """Write a checkpoint into an existing directory; timm opens it with `local-dir:`.
 
     `preprocess` holds timm's `pretrained_cfg` keys. A model that timm cannot build is saved all the
-    same, under a name that timm refuses. Both files are written to the end before they get their
-    names.
+    same, under a name that timm refuses. Both files are on the disk before either gets its name.
     """
     description = describe(model.config, architecture, classes, preprocess)
     whole = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(whole, directory / f"{WEIGHTS}.tmp", metadata={"format": "pt"})
-    (directory / f"{CONFIG}.tmp").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
-    for name in (WEIGHTS, CONFIG):
-        # safetensors' own mode shuts out everyone else
-        (directory / f"{name}.tmp").chmod(0o644)
-        _sync(directory / f"{name}.tmp")
-    for name in (WEIGHTS, CONFIG):
-        os.replace(directory / f"{name}.tmp", directory / name)
+    with replacing(directory / CONFIG) as config, replacing(directory / WEIGHTS) as weights:
+        save_file(whole, weights, metadata={"format": "pt"})
+        config.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+        sync(config)
 
 
 def describe(
@@ -104,6 +109,7 @@ def load(path: Path, *, model: str | None = None) -> Stored:
 
     Raises:
         CheckpointError: there is no checkpoint, or its `config.json` cannot be understood.
+        ConfigError: a weights file without `model`, or a directory of another one.
         WeightsError: the weights cannot be read.
     """
     if path.is_file():
@@ -114,19 +120,19 @@ def load(path: Path, *, model: str | None = None) -> Stored:
         )
     try:
         cfg = json.loads((path / CONFIG).read_text("utf-8"))
-        ours = {  # JSON has no tuples
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in cfg["vitkit"]["model"].items()
-        }
-        architecture = str(cfg["vitkit"]["architecture"])
-        config = find_config(architecture, **{**ours, "num_classes": cfg["num_classes"]})
-        classes = tuple(str(name) for name in cfg["label_names"])
-        if len(classes) != config.num_classes:
-            raise ConfigError(f"{len(classes)} label_names for num_classes={config.num_classes}")
+        architecture = str(cfg["vitkit"]["architecture"]).partition(".")[0]
+        settings = {**cfg["vitkit"]["model"], "num_classes": cfg["num_classes"]}
+        config = find_config(architecture, **settings)
+        classes = _class_names(cfg["label_names"], config.num_classes)
         preprocess = dict(cfg["pretrained_cfg"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error) if isinstance(error, ConfigError) else repr(error)
-        raise CheckpointError(f"{path / CONFIG} describes no vitkit model: {reason}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        where = path / CONFIG
+        raise CheckpointError(f"{where} describes no vitkit model: {kind}{error}") from None
+    if model is not None and model.partition(".")[0] != architecture:
+        raise ConfigError(
+            f"{path} says itself that it is {architecture}, not {model}; leave the model out"
+        )
     return Stored(
         architecture=architecture,
         config=config,
@@ -136,20 +142,30 @@ def load(path: Path, *, model: str | None = None) -> Stored:
     )
 
 
+def _class_names(names: Any, count: int) -> tuple[str, ...]:
+    if not isinstance(names, list) or len(names) != count:
+        raise ConfigError(f"label_names={reprlib.repr(names)} is no list of {count} names")
+    return tuple(map(str, names))
+
+
 def _load_file(path: Path, model: str | None) -> Stored:
     if model is None:
-        raise ConfigError(f"{path} does not say which model it is of; name it with --model")
+        raise ConfigError(
+            f"{path} does not say which model it is of; "
+            "name it with --model, or model=... in Python"
+        )
     tensors = read_tensors(path)
     heads = [tensors[name] for name in ("head.bias", "head.fc.bias") if name in tensors]
+    if heads and heads[0].ndim != 1:
+        shape = tuple(heads[0].shape)
+        raise WeightsError(f"{path} has a head with a bias of shape {shape}, not (classes,)")
     count = len(heads[0]) if heads else 0
-    config = find_config(model, num_classes=count)
-    classes = tuple(str(index) for index in range(count))
     architecture = model.partition(".")[0]
     return Stored(
         architecture=architecture,
-        config=config,
+        config=find_config(model, num_classes=count),
         tensors=tensors,
-        classes=classes,
+        classes=tuple(map(str, range(count))),
         preprocess=timm.published_preprocess(architecture),
     )
 
@@ -195,33 +211,49 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path} holds {name!r}, which is no tensor, among its weights")
+        if not _is_plain(value):
+            raise WeightsError(
+                f"{path} holds {name!r} as a sparse, quantised, repeated or empty tensor; "
+                "save it as a plain one"
+            )
         while name.startswith(PREFIXES):
             name = name.partition(".")[2]
         tensors[name] = value
     return tensors
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether every number of a tensor stands in memory, one after the other or by strides."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.nbytes
+
+
 def load_tensors(model: Model, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into a model; every name and shape must agree.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected or of another shape.
+        WeightsError: a tensor is missing, unexpected, of another shape or of no float type.
     """
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in own]
+    both = [(name, tensors[name], own[name]) for name in own if name in tensors]
     problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        f"{name} has shape {tuple(given.shape)}, not {tuple(wanted.shape)}"
+        for name, given, wanted in both
+        if given.shape != wanted.shape
+    ]
+    problems += [
+        f"{name} has type {given.dtype}, which is no float"
+        for name, given, _ in both
+        if not given.is_floating_point()
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise WeightsError(f"the weights do not fit the model: {'; '.join(problems[:3])}{more}")
-    model.load_state_dict(dict(tensors))
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file's bytes are on the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"the weights cannot be copied into the model: {reason}") from None

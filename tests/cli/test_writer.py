@@ -1,9 +1,12 @@
 """Rows written and read back with another library; files that appear whole or not at all."""
 
 import csv
+import gc
 import json
 import os
-from collections.abc import Callable
+import re
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from vitkit.errors import ConfigError
-from vitkit.runtime.writer import PARQUET_ROWS, Writer
+from vitkit.cli.writer import PARQUET_ROWS, Writer
+from vitkit.errors import ConfigError, VitkitError
 
 NAMES = [
     "plain.jpg",
@@ -169,10 +172,67 @@ def test_an_error_at_the_end_leaves_nothing(
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"), Writer(tmp_path / f"out{suffix}") as writer:
-        monkeypatch.setattr(writer.format, "close", full)
+    path = tmp_path / f"out{suffix}"
+    message = f"{path} cannot be written (No space left on device); choose another --out"
+    with pytest.raises(VitkitError, match=re.escape(message)), Writer(path) as writer:
+        monkeypatch.setattr(writer.format, "end", full)
         write_predictions(writer, NAMES)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def room() -> Iterator[Callable[[int], None]]:
+    """`room(n)`: from now on no file may grow past n bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 3, 1000, 20_000])  # nothing, less than parquet's mark, some
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, suffix: str, size: int, room: Callable[[int], None]
+) -> None:
+    path = tmp_path / f"out{suffix}"
+    message = re.escape(f"{path} cannot be written (File too large)")
+    with pytest.raises(VitkitError, match=message), Writer(path) as writer:
+        room(size)
+        write_predictions(writer, [f"{index}.jpg" for index in range(3 * PARQUET_ROWS)])
+    gc.collect()  # a file left open would complain now
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_at_once_do_not_mix(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    with Writer(path) as one:
+        with Writer(path) as other:
+            write_predictions(one, ["1.jpg", "2.jpg"])
+            expected = write_predictions(other, ["3.jpg"])
+        check_rows(read(path), expected)
+        expected = write_predictions(one, ["4.jpg"])
+    assert [row["file"] for row in read(path)] == ["1.jpg", "2.jpg", "4.jpg"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_others_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="^mine$"), Writer(tmp_path / "out.csv"):
+        raise OSError("mine")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_it_counts_its_rows(tmp_path: Path, suffix: str) -> None:
+    with Writer(tmp_path / f"out{suffix}") as writer:
+        write_predictions(writer, NAMES)
+    assert writer.rows == len(NAMES)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no place that even root cannot fill")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_place_that_takes_no_files(suffix: str) -> None:
+    writer = Writer(Path(f"/proc/out{suffix}"))
+    with pytest.raises(ConfigError, match=r"/proc/out\.\w+ cannot be written \(.+\); choose"):
+        writer.__enter__()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +243,8 @@ def test_an_error_at_the_end_leaves_nothing(
         ("there.csv", r"there\.csv exists already; choose another --out"),
         ("folder.csv", r"folder\.csv exists already"),
         ("no/out.csv", "no does not exist; make it"),
-        ("there.csv/out.csv", r"there\.csv does not exist; make it"),
+        ("there.csv/out.csv", r"there\.csv is no directory; choose another --out"),
+        (f"{'x' * 300}.csv", r"x\.csv cannot be written \(File name too long\); choose"),
     ],
 )
 def test_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -222,7 +283,13 @@ def test_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
     with Writer(None) as writer:
         writer.prediction("a/ü.jpg", [("rose", 0.98765), ("daisy", 0.01)])
         writer.prediction(os.fsdecode(b"\xff.jpg"), [("daisy", 1.0)])
+        writer.prediction("a\tb\nc\x1b[2J.jpg", [("ro\nse", 0.5)])
         writer.embedding("b.jpg", np.array([0.25, -3, 1e-7], np.float32))
     out, err = capsys.readouterr()
-    assert out == "a/ü.jpg\trose\t0.9877\n\\udcff.jpg\tdaisy\t1.0000\nb.jpg\t0.25 -3 1e-07\n"
+    assert out.splitlines() == [
+        "a/ü.jpg\trose\t0.9877",
+        "\\udcff.jpg\tdaisy\t1.0000",
+        "a\\tb\\nc\\x1b[2J.jpg\tro\\nse\t0.5000",
+        "b.jpg\t0.25 -3 1e-07",
+    ]
     assert err == ""
