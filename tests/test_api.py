@@ -12,11 +12,11 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 import vitkit
-from vitkit.training.directory import new_directory
 from vitkit.data.sources import open_source
 from vitkit.errors import ConfigError, DataError
 from vitkit.progress import Progress
 from vitkit.training.config import resolve
+from vitkit.training.directory import new_directory
 
 
 @pytest.mark.parametrize("name", vitkit.__all__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vitkit.classifier import Classifier
+from vitkit.classifier import Classifier, load
 from vitkit.data.sources import Source, open_source
 from vitkit.data.split import load_split
 from vitkit.errors import ConfigError, DataError
@@ -73,9 +73,15 @@ def train_and_report(
 
 
 def evaluate(
-    classifier: Classifier, data: str | Path, split: str = "test", *, listen: Listener = silent
+    classifier: Classifier | str | Path,
+    data: str | Path,
+    split: str = "test",
+    *,
+    listen: Listener = silent,
 ) -> Evaluation:
-    """Score a classifier on a split of DATA; `all` is every image. Unreadable ones are left out.
+    """Score a classifier, or the CKPT of one, on a split of DATA; `all` is every image.
+
+    Unreadable images are left out and listed.
 
     Where DATA has no splits of its own, those count that the classifier's run made for it; where
     neither has any, `test` is all of DATA. `Evaluation.split` says what was scored.
@@ -83,6 +89,8 @@ def evaluate(
     Raises:
         DataError: no such split, a class that the model does not know, or nothing that can be read.
     """
+    if isinstance(classifier, str | Path):
+        classifier = load(classifier)
     source = open_source(data)
     chosen, what = select(source, split, classifier.origin)
     unknown = [name for name in source.classes if name not in classifier.classes]

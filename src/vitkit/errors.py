@@ -46,5 +46,7 @@ class MissingExtra(VitkitError, ImportError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a message: `, did you mean 'x'?` for the most similar known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    words = sorted(known)
+    beginning = [other for other in words if word and other.startswith(word)]
+    close = difflib.get_close_matches(word, words, n=1) or beginning
     return f", did you mean {close[0]!r}?" if close else ""

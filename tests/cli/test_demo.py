@@ -32,7 +32,7 @@ def test_it_trains_on_real_digits_in_a_directory_of_its_own(
     done = vitkit_command("demo")
     assert done.code == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert run.name.startswith("demo-")
+    assert run.name == "digits-vit_tiny_patch16_224"
     assert str(Path("runs", run.name, "report.html")) in done.out
     scores = json.loads((run / "evaluation.json").read_text())
     assert scores["images"] == 360

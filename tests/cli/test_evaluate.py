@@ -94,9 +94,12 @@ def test_a_mistake_is_one_line(
 
 
 def test_a_weights_file_needs_its_model(
-    vitkit_command, finished: vitkit.Run, colours: Path
+    vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path
 ) -> None:
-    file = finished.directory / "best" / "model.safetensors"
+    beside = finished.directory / "best" / "model.safetensors"  # its config.json says it
+    assert vitkit_command("eval", beside, colours).code == 0
+    file = tmp_path / "model.safetensors"
+    shutil.copy(beside, file)
     done = vitkit_command("eval", file, colours)
     assert done.code == 2
     assert "name it with --model" in done.err

@@ -152,7 +152,7 @@ def test_a_broken_image_is_listed(
     out = ("--out", tmp_path / "run")
     done = vitkit_command("train", data, *settings, *out)
     assert done.code == 2
-    assert "1 of 60 images cannot be read, more than 1%" in done.err
+    assert "1 of 60 images cannot be read, more than data.max_unreadable=0.01" in done.err
     assert "red/07.png: " in done.err
     done = vitkit_command("train", data, *settings, *out, "data.max_unreadable=0.05", "epochs=1")
     assert done.code == 0

@@ -113,7 +113,11 @@ def test_the_last_of_two_overrides_counts() -> None:
 def test_a_mapping_takes_values_as_they_are() -> None:
     settings = resolve({"data.image_size": (32, 48), "model.drop_path": 0.1}).settings
     assert settings.data.image_size == (32, 48)
-    assert settings.model_overrides == {"drop_path": 0.1}
+    assert settings.config_overrides == {
+        "drop_path": 0.1,
+        "in_channels": 3,
+        "image_size": (32, 48),
+    }
 
 
 def test_rows_say_where_each_value_comes_from() -> None:
@@ -141,7 +145,7 @@ def test_saved_values_that_differ_from_the_defaults_say_so() -> None:
     "override",
     [
         "data.mean=[0.5,0.25,0.125]",
-        "data.image_size=[8,16]",
+        "data.image_size=[32,16]",
         "augment.mirror=false",
         "lr=1e-05",
         "device=cuda:1",
@@ -174,7 +178,7 @@ def test_what_is_saved_resolves_to_the_same(overrides: list[str]) -> None:
 
 def test_a_sequence_of_the_model_has_the_type_of_its_config() -> None:
     settings = resolve(["model.name=swin_tiny_patch4_window7_224", "model.depths=[1,1,1,1]"])
-    assert settings.settings.model_overrides == {"depths": (1, 1, 1, 1)}
+    assert settings.settings.config_overrides == {"depths": (1, 1, 1, 1), "in_channels": 3}
 
 
 def test_saved_settings_are_checked_too() -> None:
@@ -195,3 +199,10 @@ def test_settings_are_frozen() -> None:
         settings.epochs = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="frozen"):
         settings.data.crop = 0.5  # type: ignore[misc]
+
+
+def test_patches_have_to_fit_the_images_of_the_run() -> None:
+    settings = resolve(["model.patch_size=5", "data.image_size=40"]).settings
+    assert settings.config_overrides["image_size"] == (40, 40)
+    with pytest.raises(ConfigError, match="image_size=32 is not a multiple of patch_size=64"):
+        resolve(["model.patch_size=64", "data.image_size=32"])

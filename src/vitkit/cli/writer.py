@@ -117,6 +117,10 @@ class Parquet:
         import pyarrow.parquet as parquet
 
         table = arrow.Table.from_pylist(self.rows)
+        if "embedding" in table.column_names:  # Python has only wide floats
+            place = table.column_names.index("embedding")
+            narrow = table["embedding"].cast(arrow.list_(arrow.float32()))
+            table = table.set_column(place, "embedding", narrow)
         if self.writer is None:
             self.writer = parquet.ParquetWriter(self.file, table.schema)
         self.writer.write_table(table)

@@ -141,6 +141,6 @@ def check_unreadable(
     listed = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:LISTED])
     more = f"; and {len(unreadable) - LISTED} more" if len(unreadable) > LISTED else ""
     raise DataError(
-        f"{len(unreadable)} of {total} images cannot be read, more than {limit:.0%}; "
-        f"replace or remove them: {listed}{more}"
+        f"{len(unreadable)} of {total} images cannot be read, more than "
+        f"data.max_unreadable={limit:g}; remove them, or raise it to leave them out: {listed}{more}"
     )

@@ -36,7 +36,7 @@ def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path} is not a file; name a file or a folder of class folders")
+            raise ImageError("is a folder or device, not a file; give a file")
         _check_bytes(status.st_size, max_bytes)
         with open(path, "rb") as file:
             return file.read(max_bytes + 1)  # a file that grows meanwhile fails in `decode`
@@ -44,7 +44,7 @@ def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
         if isinstance(error, ImageError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"cannot read {path} ({reason}); check its name and rights") from error
+        raise ImageError(f"cannot be read ({reason}); check its name and rights") from error
 
 
 def decode(

@@ -47,7 +47,8 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
             f"first in epoch {epochs[0]}: training diverged, try a lower learning rate."
         )
     if len(evaluation.classes) > 1 and evaluation.top1 <= baseline(evaluation)[1]:
-        found.append("The model does no better than always naming the most frequent class.")
+        worse = "worse than" if evaluation.top1 < baseline(evaluation)[1] else "no better than"
+        found.append(f"The model does {worse} always naming the most frequent class.")
     if evaluation.images < FEW_IMAGES:
         found.append(
             f"With {_count(evaluation.images, 'image')} to test on, the score is a rough estimate."

@@ -85,13 +85,21 @@ def recover(directory: Path) -> None:
 def save_state(
     directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position
 ) -> None:
-    """Write the part of a run that only training needs."""
+    """Write the part of a run that only training needs.
+
+    Raises:
+        CheckpointError: the disk does not take it.
+    """
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "position": asdict(position),
     }
-    torch.save(state, directory / STATE)
+    try:
+        torch.save(state, directory / STATE)
+    except (OSError, RuntimeError) as error:  # its zip writer calls a full disk a RuntimeError
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{directory} cannot be written, make room: {reason}") from None
 
 
 def load_state(

@@ -89,9 +89,13 @@ class TrainSettings(Section):
         return str(self.model["name"])
 
     @property
-    def model_overrides(self) -> dict[str, Any]:
-        """What the run changes in the published configuration."""
-        return {key: value for key, value in self.model.items() if key != "name"}
+    def config_overrides(self) -> dict[str, Any]:
+        """What the run changes in the published configuration, but for the number of classes."""
+        overrides = {key: value for key, value in self.model.items() if key != "name"}
+        overrides["in_channels"] = len(self.data.mean)
+        if self.data.image_size is not None:
+            overrides["image_size"] = self.data.image_size
+        return overrides
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,11 +106,14 @@ class Setting:
     value: Any
     origin: str  # "default", "saved", "command line", "argument" or "demo"
 
-    def __str__(self) -> str:
-        """As it is written on a command line: `data.mean=[0.5,0.5,0.5]`."""
+    @property
+    def text(self) -> str:
+        """The value as it is written on a command line: `[0.5,0.5,0.5]`, `null`, `bicubic`."""
         plain = isinstance(self.value, str)
-        text = self.value if plain else json.dumps(self.value, separators=(",", ":"))
-        return f"{self.key}={text}"
+        return str(self.value) if plain else json.dumps(self.value, separators=(",", ":"))
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.text}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,11 +160,13 @@ def resolve(
             place = place[section]
         place[name] = value
         origins[key] = origin
-    values["model"] = _check_model(values.get("model", {}))
+    model = values.pop("model", {})
     try:
         settings = TrainSettings.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
+    model = _check_model(model, settings.data.image_size)
+    settings = settings.model_copy(update={"model": model})
     return Resolved(settings, origins)
 
 
@@ -194,7 +203,7 @@ def _check_key(key: str) -> None:
     raise ConfigError(f"no setting is called {key!r}{remedy}")
 
 
-def _check_model(values: Any) -> dict[str, Any]:
+def _check_model(values: Any, image_size: tuple[int, int] | None) -> dict[str, Any]:
     """The model's name and its settings, each of the type that its config has."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"model={values!r} is a group of settings; set model.name")
@@ -203,7 +212,8 @@ def _check_model(values: Any) -> dict[str, Any]:
     for key in given:
         if key in FOLLOWS:
             raise ConfigError(f"model.{key} follows from {FOLLOWS[key]}")
-    config = find_config(name, **given)
+    size = {} if image_size is None else {"image_size": image_size}
+    config = find_config(name, **given, **size)
     return {"name": name, **{key: getattr(config, key) for key in given}}
 
 

@@ -83,6 +83,7 @@ def fit(
         row["images_per_second"] = position.seen / position.epoch_seconds
         started = time.perf_counter()
         row["val_loss"], row["val_top1"] = validate(learner, val)
+        _check_finite(row["val_loss"], epoch, settings)
         position.seconds += time.perf_counter() - started
         row["seconds"] = position.seconds
         is_best = row["val_top1"] is None or row["val_top1"] >= position.best_top1
@@ -143,9 +144,13 @@ def fetch_totals(totals: Tensor, position: Position, epoch: int, settings: Train
         ConfigError: the loss is not finite any more.
     """
     position.loss_sum, position.correct = totals.tolist()
-    if not math.isfinite(position.loss_sum):
+    _check_finite(position.loss_sum, epoch + 1, settings)
+
+
+def _check_finite(loss: float | None, epoch: int, settings: TrainSettings) -> None:
+    if loss is not None and not math.isfinite(loss):
         raise ConfigError(
-            f"the loss became {position.loss_sum} in epoch {epoch + 1}; "
+            f"the loss became {loss} in epoch {epoch}; "
             f"lr={settings.lr} may be too high, try lr={settings.lr / 3:.1g}"
         )
 

@@ -71,10 +71,7 @@ def prepare(data: str | Path, resolved: Resolved) -> Prepared:
         max_bytes=round(settings.data.max_megabytes * 1e6),
     )
     source = open_source(data, limits=limits)
-    overrides = {**settings.model_overrides, "num_classes": len(source.classes)}
-    overrides["in_channels"] = len(settings.data.mean)
-    if settings.data.image_size is not None:
-        overrides["image_size"] = settings.data.image_size
+    overrides = {**settings.config_overrides, "num_classes": len(source.classes)}
     config = find_config(settings.architecture, **overrides)
     preprocess = Preprocess(
         image_size=config.image_size,

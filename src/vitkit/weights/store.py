@@ -67,11 +67,17 @@ def save(
 
     `preprocess` holds timm's `pretrained_cfg` keys. A model that timm cannot build is saved all the
     same, under a name that timm refuses. Both files are on the disk before either gets its name.
+
+    Raises:
+        CheckpointError: the disk does not take it.
     """
     description = describe(model.config, architecture, classes, preprocess)
     whole = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / CONFIG) as config, replacing(directory / WEIGHTS) as weights:
-        save_file(whole, weights, metadata={"format": "pt"})
+        try:
+            save_file(whole, weights, metadata={"format": "pt"})
+        except SafetensorError as error:  # it wraps what the system says, such as a full disk
+            raise CheckpointError(f"{directory} cannot be written: {error}; make room") from None
         config.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
         sync(config)
 
@@ -112,6 +118,8 @@ def load(path: Path, *, model: str | None = None) -> Stored:
         ConfigError: a weights file without `model`, or a directory of another one.
         WeightsError: the weights cannot be read.
     """
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        path = path.parent
     if path.is_file():
         return _load_file(path, model)
     if not (path / CONFIG).is_file():
