@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitkit.classifier import Classifier, load
-from vitkit.data.sources import Source, open_source
+from vitkit.data.sources import DEFAULT_LIMITS, Limits, Source, open_source
 from vitkit.data.split import load_split
 from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
@@ -77,6 +77,7 @@ def evaluate(
     data: str | Path,
     split: str = "test",
     *,
+    limits: Limits = DEFAULT_LIMITS,
     listen: Listener = silent,
 ) -> Evaluation:
     """Score a classifier, or the CKPT of one, on a split of DATA; `all` is every image.
@@ -91,7 +92,7 @@ def evaluate(
     """
     if isinstance(classifier, str | Path):
         classifier = load(classifier)
-    source = open_source(data)
+    source = open_source(data, limits=limits)
     chosen, what = select(source, split, classifier.origin)
     unknown = [name for name in source.classes if name not in classifier.classes]
     if unknown:

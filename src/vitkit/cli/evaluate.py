@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitkit.cli.options import Checkpoint, Data, Device, Json, ModelOfFile
+from vitkit.cli.options import (
+    Checkpoint,
+    Data,
+    Device,
+    Json,
+    MaxMegabytes,
+    MaxMegapixels,
+    ModelOfFile,
+)
 from vitkit.cli.screen import Screen, visible, warn
 
 if TYPE_CHECKING:
@@ -20,15 +28,19 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
     model: ModelOfFile = None,
     device: Device = "auto",
+    max_megapixels: MaxMegapixels = 50,
+    max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
     """Score a model: top-1, top-5, per class, confusion, calibration."""
     from vitkit import api
     from vitkit.classifier import load
+    from vitkit.data.sources import Limits
 
     classifier = load(checkpoint, model=model, device=device)
+    limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
     with Screen() as screen:
-        evaluation = api.evaluate(classifier, data, split, listen=screen)
+        evaluation = api.evaluate(classifier, data, split, limits=limits, listen=screen)
     screen.say(f"scored {evaluation.images:,} images: {evaluation.split}")
     if as_json:
         typer.echo(json.dumps(evaluation.to_json(), indent=2))

@@ -21,4 +21,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ModelOfFile = Annotated[
     str | None, typer.Option("--model", help="The model of a weights file that cannot say it.")
 ]
+MaxMegapixels = Annotated[
+    float, typer.Option(min=0.001, help="An image of more is left out; its header tells.")
+]
+MaxMegabytes = Annotated[float, typer.Option(min=0.001, help="A file of more is left out.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the run goes; made new.")]

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from vitkit.cli.options import Checkpoint, Device, Json, ModelOfFile
+from vitkit.cli.options import (
+    Checkpoint,
+    Device,
+    Json,
+    MaxMegabytes,
+    MaxMegapixels,
+    ModelOfFile,
+)
 from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
 
@@ -25,15 +32,18 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     model: ModelOfFile = None,
     device: Device = "auto",
+    max_megapixels: MaxMegapixels = 50,
+    max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
     """Name what is in images."""
     from vitkit.classifier import load
     from vitkit.cli.writer import Writer
-    from vitkit.data.sources import open_inputs
+    from vitkit.data.sources import Limits, open_inputs
 
     writer = Writer(out, json=as_json)
-    source = open_inputs(inputs)
+    limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
+    source = open_inputs(inputs, limits=limits)
     classifier = load(checkpoint, model=model, device=device)
     quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
     failed: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shlex
 import signal
 import textwrap
@@ -73,6 +74,7 @@ def run_and_show(
     from vitkit import api
 
     with Screen() as screen, interruptible(screen) as stop:
+        warn_of_other_work(screen, resolved)
         shown = False
 
         def listen(progress: Progress) -> None:
@@ -93,6 +95,15 @@ def run_and_show(
     else:
         show_result(run)
     warn_of_unreadable(run)
+
+
+def warn_of_other_work(screen: Screen, resolved: "Resolved") -> None:
+    """Threads that wait for one another crawl where another program keeps a core busy."""
+    from vitkit.data.loader import default_workers
+
+    busy, cores = os.getloadavg()[0], default_workers()
+    if busy > cores / 2 and resolved.settings.threads is None and cores > 1:
+        screen.say(f"other work keeps {busy:.1f} of {cores} cores busy; threads=1 may be faster")
 
 
 @contextmanager

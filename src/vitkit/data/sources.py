@@ -83,6 +83,11 @@ class Limits:
     max_total_bytes: int = MAX_TOTAL_BYTES  # of all members of a zip
     max_members: int = MAX_MEMBERS  # of a zip
 
+    @classmethod
+    def of(cls, *, megapixels: float, megabytes: float) -> "Limits":
+        """The limits of one image, in the units of settings."""
+        return cls(max_pixels=round(megapixels * 1e6), max_bytes=round(megabytes * 1e6))
+
     def folder(self, root: Path) -> Folder:
         return Folder(root, self.max_bytes)
 

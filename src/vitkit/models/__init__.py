@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vitkit.errors import ConfigError, nearest
@@ -12,7 +12,7 @@ Config = vit.ViTConfig | swin.SwinConfig
 Model = vit.ViT | swin.Swin
 
 CONFIGS: dict[str, Config] = {**vit.CONFIGS, **deit.CONFIGS, **swin.CONFIGS}
-FAMILIES: dict[type[Config], type[Model]] = {
+FAMILIES: dict[type[Config], Callable[[Any], Model]] = {
     vit.ViTConfig: vit.ViT,
     deit.DeiTConfig: deit.DeiT,
     swin.SwinConfig: swin.Swin,
@@ -51,7 +51,7 @@ def find_config(name: str, /, **overrides: Any) -> Config:
 
 def build(config: Config) -> Model:
     """A model with new random weights."""
-    return FAMILIES[type(config)](config)  # type: ignore[arg-type]
+    return FAMILIES[type(config)](config)
 
 
 def create_model(

@@ -66,9 +66,8 @@ def prepare(data: str | Path, resolved: Resolved) -> Prepared:
         ConfigError, DataError: settings or data that cannot work, or not together.
     """
     settings = resolved.settings
-    limits = Limits(
-        max_pixels=round(settings.data.max_megapixels * 1e6),
-        max_bytes=round(settings.data.max_megabytes * 1e6),
+    limits = Limits.of(
+        megapixels=settings.data.max_megapixels, megabytes=settings.data.max_megabytes
     )
     source = open_source(data, limits=limits)
     overrides = {**settings.config_overrides, "num_classes": len(source.classes)}
