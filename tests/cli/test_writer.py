@@ -7,6 +7,7 @@ import os
 import re
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,23 +181,23 @@ def test_an_error_at_the_end_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def room() -> Iterator[Callable[[int], None]]:
-    """`room(n)`: from now on no file may grow past n bytes, as on a disk that is full."""
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """No file may grow past `size` bytes, as on a disk that is full; pytest's own log neither."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [0, 3, 1000, 20_000])  # nothing, less than parquet's mark, some
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_full_disk_is_said_and_leaves_nothing(
-    tmp_path: Path, suffix: str, size: int, room: Callable[[int], None]
-) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, suffix: str, size: int) -> None:
     path = tmp_path / f"out{suffix}"
     message = re.escape(f"{path} cannot be written (File too large)")
-    with pytest.raises(VitkitError, match=message), Writer(path) as writer:
-        room(size)
+    with pytest.raises(VitkitError, match=message), room(size), Writer(path) as writer:
         write_predictions(writer, [f"{index}.jpg" for index in range(3 * PARQUET_ROWS)])
     gc.collect()  # a file left open would complain now
     assert list(tmp_path.iterdir()) == []
