@@ -1,5 +1,6 @@
 """Running commands inside the test's own process."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,6 +25,7 @@ Command = Callable[..., Done]
 def vitkit_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """`vitkit_command("models", "--json")` runs that as a shell would."""
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))  # `train` speaks of other work
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()

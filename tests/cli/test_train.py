@@ -74,6 +74,22 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("load", "threads", "said"), [(9, "null", 1), (9, "1", 0), (0.1, "null", 0)]
+)
+def test_other_work_on_the_machine_is_spoken_of(
+    vitkit_command, colours, settings, tmp_path, monkeypatch, load, threads, said
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (float(load), 0.0, 0.0))
+    monkeypatch.setattr("vitkit.data.loader.default_workers", lambda: 2)
+    out = ("--out", tmp_path / "run", "epochs=1", f"threads={threads}")
+    done = vitkit_command("train", colours, *settings, *out)
+    assert done.code == 0
+    assert done.err.count("other work keeps 9.0 of 2 cores busy; threads=1 may be faster") == said
+    # A mistake stays one line.
+    assert vitkit_command("train", tmp_path / "absent").err.count("\n") == 1
+
+
 def test_a_dry_run_counts_the_splits_of_the_data(
     vitkit_command, colours: Path, settings: list[str], tmp_path: Path
 ) -> None:

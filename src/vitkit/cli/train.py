@@ -74,13 +74,13 @@ def run_and_show(
     from vitkit import api
 
     with Screen() as screen, interruptible(screen) as stop:
-        warn_of_other_work(screen, resolved)
         shown = False
 
         def listen(progress: Progress) -> None:
             nonlocal shown
             if not shown:  # once images are read: by now a mistake would have ended the command
                 show_settings(screen, resolved)
+                warn_of_other_work(screen, resolved)
             shown = True
             screen(progress)
 
