@@ -18,7 +18,7 @@ from vitkit.data.loader import default_workers, look_ahead
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, ImageError
-from vitkit.models import Model
+from vitkit.models.backbone import Backbone
 from vitkit.runtime.device import Precision, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.weights import store
@@ -65,7 +65,7 @@ class Classifier:
 
     def __init__(
         self,
-        model: Model,
+        model: Backbone,
         preprocess: Preprocess,
         classes: Sequence[str],
         *,
@@ -81,7 +81,7 @@ class Classifier:
         self.engine = Engine(model, preprocess, device=choose_device(device), precision=precision)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Backbone:
         """The network itself, in evaluation mode."""
         return self.engine.model
 

@@ -10,13 +10,13 @@ from vitkit.errors import ConfigError
 from vitkit.models import (
     CONFIGS,
     FAMILIES,
-    SOURCES,
     build,
     create_model,
     deit,
     find_config,
     list_models,
     nearest,
+    source,
     swin,
     vit,
 )
@@ -34,7 +34,7 @@ def test_every_name_is_listed_once() -> None:
     families = (vit.CONFIGS, deit.CONFIGS, swin.CONFIGS)
     assert len(CONFIGS) == sum(map(len, families))  # no name hides another
     assert list_models() == sorted(CONFIGS)
-    assert {name for name in CONFIGS if name not in SOURCES} == set()
+    assert all(source(name).startswith("arXiv:") for name in CONFIGS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -217,7 +217,7 @@ def test_unknown_setting(name: str, key: str, hint: str) -> None:
         create_model(name, **{key: 1})
     message = str(caught.value)
     assert message.startswith(
-        f"{name} has no setting {key!r}{hint}; it has image_size, patch_size,"
+        f"{name} has no setting {key!r}{hint}; it has image_size, in_channels,"
     )
     assert message.endswith("drop_path, norm_eps" if "swin" not in name else "drop_path")
     assert "\n" not in message

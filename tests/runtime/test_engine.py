@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError
-from vitkit.models import Model, create_model
+from vitkit.models import create_model
+from vitkit.models.backbone import Backbone
 from vitkit.runtime.device import Precision
 from vitkit.runtime.engine import Engine
 
@@ -29,7 +30,7 @@ CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 each_model = pytest.mark.parametrize(("name", "settings"), MODELS)
 
 
-def random_model(name: str, settings: dict[str, Any]) -> Model:
+def random_model(name: str, settings: dict[str, Any]) -> Backbone:
     torch.manual_seed(0)
     model = create_model(name, num_classes=7, **settings)
     with torch.no_grad():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vitkit.errors import CheckpointError
-from vitkit.models import Model, create_model
+from vitkit.models import create_model
+from vitkit.models.backbone import Backbone
 from vitkit.training.checkpoint import (
     STATE,
     Position,
@@ -111,7 +112,7 @@ def test_recover_leaves_a_whole_directory_alone(saved: Path) -> None:
     assert content(saved.parent) == {"last/file": "old"}
 
 
-def small(dim: int = 16) -> Model:
+def small(dim: int = 16) -> Backbone:
     return create_model(
         "vit_tiny_patch16_224",
         num_classes=3,
@@ -123,11 +124,11 @@ def small(dim: int = 16) -> Model:
     )
 
 
-def optimizer_of(model: Model) -> torch.optim.AdamW:
+def optimizer_of(model: Backbone) -> torch.optim.AdamW:
     return adamw(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
 
 
-def trained(steps: int = 2) -> tuple[Model, torch.optim.AdamW]:
+def trained(steps: int = 2) -> tuple[Backbone, torch.optim.AdamW]:
     torch.manual_seed(0)
     model = small()
     optimizer = optimizer_of(model)
@@ -135,7 +136,7 @@ def trained(steps: int = 2) -> tuple[Model, torch.optim.AdamW]:
     return model, optimizer
 
 
-def step(model: Model, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def step(model: Backbone, optimizer: torch.optim.Optimizer, steps: int) -> None:
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     for _ in range(steps):
         optimizer.zero_grad()

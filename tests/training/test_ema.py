@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from vitkit.models import Model, create_model
+from vitkit.models import create_model
+from vitkit.models.backbone import Backbone
 from vitkit.training.ema import WeightAverage
 
 
-def small(position: str = "learned") -> Model:
+def small(position: str = "learned") -> Backbone:
     torch.manual_seed(0)
     return create_model(
         "vit_tiny_patch16_224",

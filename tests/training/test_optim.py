@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from vitkit.models import Model, create_model
+from vitkit.models import create_model
+from vitkit.models.backbone import Backbone
 from vitkit.training.optim import adamw
 
 VIT = {"image_size": 16, "patch_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
@@ -22,7 +23,7 @@ MODELS = {
 SPARED = ("pos_embed", "cls_token", "reg_token", "dist_token", "relative_position_bias_table")
 
 
-def small(name: str) -> Model:
+def small(name: str) -> Backbone:
     torch.manual_seed(0)
     return create_model(name, num_classes=3, **MODELS[name])
 

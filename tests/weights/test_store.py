@@ -15,7 +15,8 @@ from torch import Tensor
 
 import vitkit
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
-from vitkit.models import Config, Model, build, create_model
+from vitkit.models import build, create_model
+from vitkit.models.backbone import Backbone, Config
 from vitkit.weights import store
 
 VIT, DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
@@ -37,7 +38,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def random_model(name: str, settings: dict[str, Any]) -> Model:
+def random_model(name: str, settings: dict[str, Any]) -> Backbone:
     """No parameter keeps its first value, as zeros and ones would hide mistakes."""
     torch.manual_seed(0)
     model = create_model(name, **settings)
@@ -47,7 +48,7 @@ def random_model(name: str, settings: dict[str, Any]) -> Model:
     return model.eval()
 
 
-def save(directory: Path, name: str, model: Model, **changes: Any) -> list[str]:
+def save(directory: Path, name: str, model: Backbone, **changes: Any) -> list[str]:
     """Write a checkpoint; the names of its classes."""
     c = model.config
     classes = [f"Klasse {number} ü" for number in range(c.num_classes)]
@@ -65,7 +66,7 @@ def save(directory: Path, name: str, model: Model, **changes: Any) -> list[str]:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> tuple[Path, Model]:
+def saved(tmp_path: Path) -> tuple[Path, Backbone]:
     """The directory of a checkpoint, and its model."""
     model = random_model(VIT, TINY)
     save(tmp_path, VIT, model)
@@ -112,7 +113,7 @@ def test_round_trip(tmp_path: Path, name: str, settings: dict[str, Any]) -> None
     check_same(again.state_dict(), model.state_dict())
 
 
-def test_timm_changes_the_number_of_classes(saved: tuple[Path, Model]) -> None:
+def test_timm_changes_the_number_of_classes(saved: tuple[Path, Backbone]) -> None:
     """timm finds the first layer and the head by the names that we give it."""
     directory, model = saved
     reference = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=9)
@@ -121,7 +122,7 @@ def test_timm_changes_the_number_of_classes(saved: tuple[Path, Model]) -> None:
     check_same({k: v for k, v in reference.state_dict().items() if k in trunk}, trunk)
 
 
-def test_config_file(saved: tuple[Path, Model]) -> None:
+def test_config_file(saved: tuple[Path, Backbone]) -> None:
     directory, _ = saved
     assert sorted(path.name for path in directory.iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((directory / "config.json").read_text("utf-8")) == {
@@ -170,7 +171,7 @@ def test_a_model_that_timm_cannot_build_is_kept_from_timm(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("failing", ["save_file", "write_text", "replace"])
 def test_an_interrupted_save_leaves_the_old_one(
-    saved: tuple[Path, Model], failing: str, monkeypatch: pytest.MonkeyPatch
+    saved: tuple[Path, Backbone], failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, model = saved
 
@@ -191,7 +192,7 @@ def test_an_interrupted_save_leaves_the_old_one(
 
 
 def test_both_files_are_whole_before_the_first_gets_its_name(
-    saved: tuple[Path, Model], monkeypatch: pytest.MonkeyPatch
+    saved: tuple[Path, Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, model = saved
     seen: list[list[int]] = []
@@ -238,7 +239,7 @@ def test_both_files_are_whole_before_the_first_gets_its_name(
     ],
 )
 def test_tensors_that_do_not_fit(
-    saved: tuple[Path, Model], change: Callable[[dict[str, Tensor]], object], message: str
+    saved: tuple[Path, Backbone], change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     directory, _ = saved
     tensors = load_file(directory / "model.safetensors")
@@ -249,7 +250,7 @@ def test_tensors_that_do_not_fit(
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.0001, 0.5, 0.999])
-def test_truncated_safetensors(saved: tuple[Path, Model], keep: float) -> None:
+def test_truncated_safetensors(saved: tuple[Path, Backbone], keep: float) -> None:
     path = saved[0] / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
@@ -257,7 +258,7 @@ def test_truncated_safetensors(saved: tuple[Path, Model], keep: float) -> None:
         store.load(saved[0])
 
 
-def test_absent_weights(saved: tuple[Path, Model]) -> None:
+def test_absent_weights(saved: tuple[Path, Backbone]) -> None:
     (saved[0] / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"model\.safetensors does not exist"):
         store.load(saved[0])
@@ -317,7 +318,7 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_damaged_config(
-    saved: tuple[Path, Model], damage: Callable[[dict[str, Any]], object]
+    saved: tuple[Path, Backbone], damage: Callable[[dict[str, Any]], object]
 ) -> None:
     path = saved[0] / "config.json"
     cfg = json.loads(path.read_text("utf-8"))
@@ -333,7 +334,7 @@ def test_damaged_config(
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"\xff\xfe" * 500, b'{"a": 1}', b"[" * 10**5]
 )
-def test_config_that_is_no_json_object(saved: tuple[Path, Model], content: bytes) -> None:
+def test_config_that_is_no_json_object(saved: tuple[Path, Backbone], content: bytes) -> None:
     (saved[0] / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match="describes no vitkit model") as caught:
         store.load(saved[0])
@@ -351,9 +352,9 @@ def test_config_that_is_no_json_object(saved: tuple[Path, Model], content: bytes
     ids=str,
 )
 def test_no_memory_is_taken_for_a_model_that_the_tensors_do_not_fit(
-    saved: tuple[Path, Model], change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    saved: tuple[Path, Backbone], change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watched(config: Config) -> Model:
+    def watched(config: Config) -> Backbone:
         model = build(config)
         assert all(tensor.is_meta for tensor in model.state_dict().values())
         return model
@@ -367,7 +368,7 @@ def test_no_memory_is_taken_for_a_model_that_the_tensors_do_not_fit(
         store.load(saved[0]).build()
 
 
-def test_settings_that_make_no_model_together(saved: tuple[Path, Model]) -> None:
+def test_settings_that_make_no_model_together(saved: tuple[Path, Backbone]) -> None:
     path = saved[0] / "config.json"
     cfg = json.loads(path.read_text("utf-8"))
     cfg["vitkit"]["model"].update(position="sincos_2d", dim=30, num_heads=3)
@@ -377,19 +378,21 @@ def test_settings_that_make_no_model_together(saved: tuple[Path, Model]) -> None
 
 
 @pytest.mark.parametrize("model", [VIT, f"{VIT}.some_tag", None])
-def test_a_directory_may_be_told_what_it_is(saved: tuple[Path, Model], model: str | None) -> None:
+def test_a_directory_may_be_told_what_it_is(
+    saved: tuple[Path, Backbone], model: str | None
+) -> None:
     assert store.load(saved[0], model=model).architecture == VIT
 
 
 @pytest.mark.parametrize("model", [SWIN, "vit_small_patch16_224", "resnet50"])
-def test_a_directory_of_another_model(saved: tuple[Path, Model], model: str) -> None:
+def test_a_directory_of_another_model(saved: tuple[Path, Backbone], model: str) -> None:
     message = f"says itself that it is {VIT}, not {model}; leave the model out"
     with pytest.raises(ConfigError, match=message):
         store.load(saved[0], model=model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_float_types_become_single(saved: tuple[Path, Model], dtype: torch.dtype) -> None:
+def test_other_float_types_become_single(saved: tuple[Path, Backbone], dtype: torch.dtype) -> None:
     directory, model = saved
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     save_file(tensors, directory / "model.safetensors")
@@ -397,7 +400,7 @@ def test_other_float_types_become_single(saved: tuple[Path, Model], dtype: torch
     check_same(store.load(directory).build().state_dict(), expected)
 
 
-def test_an_unknown_setting_is_named(saved: tuple[Path, Model]) -> None:
+def test_an_unknown_setting_is_named(saved: tuple[Path, Backbone]) -> None:
     path = saved[0] / "config.json"
     path.write_text(path.read_text("utf-8").replace('"depth"', '"dept"'), "utf-8")
     with pytest.raises(CheckpointError, match="no setting 'dept', did you mean 'depth'"):

@@ -7,17 +7,23 @@ from typing import Any
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import check, deit, swin, vit
+from vitkit.models.backbone import Backbone, Config
 
-Config = vit.ViTConfig | swin.SwinConfig
-Model = vit.ViT | swin.Swin
-
-CONFIGS: dict[str, Config] = {**vit.CONFIGS, **deit.CONFIGS, **swin.CONFIGS}
-FAMILIES: dict[type[Config], Callable[[Any], Model]] = {
+CONFIGS: dict[str, Config] = {
+    **vit.CONFIGS,
+    **deit.CONFIGS,
+    **swin.CONFIGS,
+}
+FAMILIES: dict[type[Config], Callable[[Any], Backbone]] = {
     vit.ViTConfig: vit.ViT,
     deit.DeiTConfig: deit.DeiT,
     swin.SwinConfig: swin.Swin,
 }
-SOURCES = {name: m.SOURCE for m in (vit, deit, swin) for name in m.CONFIGS}
+SOURCES = {  # the papers, by patterns of names; the first that matches counts
+    "deit_*": "arXiv:2012.12877",
+    "swin_*": "arXiv:2103.14030",
+    "vit_*": "arXiv:2010.11929",
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -49,7 +55,12 @@ def find_config(name: str, /, **overrides: Any) -> Config:
     return dataclasses.replace(config, **check.of_types(type(config), overrides))
 
 
-def build(config: Config) -> Model:
+def source(name: str) -> str:
+    """The paper that a model is from."""
+    return next(paper for names, paper in SOURCES.items() if fnmatch.fnmatchcase(name, names))
+
+
+def build(config: Config) -> Backbone:
     """A model with new random weights."""
     return FAMILIES[type(config)](config)
 
@@ -61,7 +72,7 @@ def create_model(
     image_size: int | Sequence[int] | None = None,
     in_channels: int | None = None,
     **overrides: Any,
-) -> Model:
+) -> Backbone:
     """A model by name, with new random weights: (B, C, H, W) -> (B, num_classes).
 
     `image_size` is in pixels, one side or (height, width); it and `in_channels` default to the

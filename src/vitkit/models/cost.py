@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitkit.models import SOURCES, Config, build, find_config
+from vitkit.models import build, find_config, source
+from vitkit.models.backbone import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def cost(name: str) -> Cost:
         parameters=parameters,
         macs=macs,
         image_size=config.image_size,
-        source=SOURCES[name.partition(".")[0]],
+        source=source(name),
     )
 
 

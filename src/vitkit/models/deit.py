@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from vitkit.errors import ConfigError
 from vitkit.models.vit import B16, S16, TI16, ViT, ViTConfig
 
-SOURCE = "arXiv:2012.12877"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeiTConfig(ViTConfig):
@@ -59,14 +57,16 @@ class DeiT(ViT):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Mean of both heads, (B, P + N, D) -> (B, K); with `pre_logits` of both tokens, (B, D)."""
+        if not self.pooled:
+            return x if pre_logits else self.head(x)
         if pre_logits:
             return (x[:, 0] + x[:, 1]) / 2
         ours, taught = self.forward_heads(x)
         return (ours + taught) / 2
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace both heads with new ones for `num_classes`; 0 removes them."""
-        super().reset_classifier(num_classes)
+        super().reset_classifier(num_classes, global_pool)
         self.head_dist = self.new_head(num_classes)
 
     def no_weight_decay(self) -> set[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,12 +22,11 @@ from vitkit.layers.window import (
     shift_mask,
 )
 from vitkit.models import check
-
-SOURCE = "arXiv:2103.14030"
+from vitkit.models.backbone import Backbone, Config, check_format, take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwinConfig:
+class SwinConfig(Config):
     """Swin (arXiv:2103.14030, section 3.3); the defaults are Swin-T.
 
     Raises:
@@ -34,10 +34,7 @@ class SwinConfig:
             divide a stage's width.
     """
 
-    image_size: tuple[int, int] = (224, 224)  # pixels, height and width; sets the windows
     patch_size: int = 4  # pixels
-    in_channels: int = 3
-    num_classes: int = 1000  # 0: no head, the pooled features come out
     dim: int = 96  # of the first stage; doubles at each next one
     depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage
     num_heads: tuple[int, ...] = (3, 6, 12, 24)  # of each stage
@@ -94,7 +91,7 @@ class SwinConfig:
         return total + merging + self.num_features * self.num_classes
 
 
-class Swin(nn.Module):
+class Swin(Backbone):
     """Patches, four stages of shifted windows, mean, head: (B, C, H, W) -> (B, K).
 
     Any height and width are taken: maps are padded with zeros to whole patches, pairs and windows.
@@ -102,10 +99,12 @@ class Swin(nn.Module):
     timm's.
     """
 
+    config: SwinConfig
+    classifier = "head.fc"
+
     def __init__(self, config: SwinConfig) -> None:
-        super().__init__()
-        c = self.config = config
-        self.num_features, self.num_classes = c.num_features, c.num_classes
+        super().__init__(config)
+        c = config
         self.patch_embed = PatchEmbed(c.in_channels, c.dim, c.patch_size, norm_eps=1e-5)
         self.pos_drop = nn.Dropout(c.dropout)
         rates = iter(linear_rates(c.drop_path, sum(c.depths)))
@@ -115,36 +114,61 @@ class Swin(nn.Module):
         self.norm = nn.LayerNorm(c.num_features)
         self.head = nn.Sequential()  # of one layer, for timm's name
         self.head.fc = self.new_head(c.num_classes)
+        self.feature_info = [
+            {"module": f"layers.{i}", "num_chs": dim, "reduction": c.patch_size * 2**i}
+            for i, dim in enumerate(c.dims)
+        ]
         self.apply(truncated_normal)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map: (B, C, H, W) -> (B, h, w, D), h and w a 32nd of the image's, rounded up."""
         x = self.pos_drop(self.patch_embed(x))  # (B, H/4, W/4, 96) in Swin-T
-        x = self.layers(x)  # (B, H/32, W/32, 768)
-        x = self.norm(x)
+        for stage in self.layers:
+            x = self.run_stage(stage, x)
+        x = self.norm(x)  # (B, H/32, W/32, 768)
         return x
+
+    def run_stage(self, stage: Any, x: Tensor) -> Tensor:
+        """One stage, block by block: (B, h, w, D) -> (B, h/2, w/2, 2 D), or as large at first."""
+        x = stage.downsample(x)
+        for block in stage.blocks:
+            x = self.run_block(block, x)
+        return x
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """What stages give: (B, C, H, W) -> last map (B, h, w, D), [(B, D, h, w), ...].
+
+        `indices` are stages, negative ones from the end, or how many of the last. `norm` applies
+        the last norm to the last stage's map; `intermediates_only` leaves the last map out, and
+        `stop_early` what comes after the last index.
+
+        Raises:
+            ConfigError: an index that there is not, or an unknown `output_fmt`.
+        """
+        check_format(output_fmt, ("NCHW",))
+        last = len(self.layers) - 1
+        chosen = take(indices, len(self.layers))
+        x = self.pos_drop(self.patch_embed(x))
+        maps = []
+        for i, stage in enumerate(self.layers[: max(chosen) + 1] if stop_early else self.layers):
+            x = self.run_stage(stage, x)
+            normed = self.norm(x) if i == last else x
+            if i in chosen:
+                maps.append((normed if norm else x).permute(0, 3, 1, 2).contiguous())
+        return maps if intermediates_only else (normed, maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Average the map and classify: (B, h, w, D) -> (B, K), or (B, D) with `pre_logits`."""
-        x = x.mean(dim=(1, 2))
+        x = x.mean(dim=(1, 2)) if self.pooled else x
         return x if pre_logits else self.head(x)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head with a new one for `num_classes`; 0 removes it."""
-        self.config = replace(self.config, num_classes=num_classes)
-        self.num_classes = num_classes
-        self.head.fc = self.new_head(num_classes)
-
-    def new_head(self, num_classes: int) -> nn.Module:
-        """A fresh linear classifier beside the other weights: (B, D) -> (B, K)."""
-        if num_classes == 0:
-            return nn.Identity()
-        head = nn.Linear(self.num_features, num_classes).to(self.patch_embed.proj.weight)
-        truncated_normal(head)
-        return head
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, besides vectors, that weight decay should leave alone."""

@@ -1,7 +1,8 @@
 """Vision Transformer: an image is worth 16x16 words (arXiv:2010.11929)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,13 @@ from vitkit.layers.patch import PatchEmbed
 from vitkit.layers.pool import AttentionPool
 from vitkit.layers.position import resize_positions, sincos_1d, sincos_2d
 from vitkit.models import check
+from vitkit.models.backbone import Backbone, Config, check_format, take
 
-SOURCE = "arXiv:2010.11929"
+GLOBAL_POOLS = {"cls": "token", "mean": "avg", "attention": "map"}  # timm's words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(Config):
     """Plain ViT (arXiv:2010.11929, table 1); the defaults are ViT-B/16.
 
     Raises:
@@ -29,10 +31,7 @@ class ViTConfig:
             a pool without the token it needs.
     """
 
-    image_size: tuple[int, int] = (224, 224)  # pixels, height and width
     patch_size: int = 16  # pixels
-    in_channels: int = 3
-    num_classes: int = 1000  # 0: no head, the pooled features come out
     dim: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -110,17 +109,18 @@ class Block(nn.Module):
         return x
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Patches, positions, transformer, pool, head: (B, C, H, W) -> (B, K).
 
     Any height and width are taken: the position table is resized to the patch grid, and sides that
     are no multiple of the patch are padded with zeros. Parameter names and results are timm's.
     """
 
+    config: ViTConfig
+
     def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        c = self.config = config
-        self.num_features, self.num_classes = c.num_features, c.num_classes
+        super().__init__(config)
+        c = config
         self.patch_embed = PatchEmbed(c.in_channels, c.dim, c.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
@@ -138,21 +138,59 @@ class ViT(nn.Module):
         self.attn_pool = _attention_pool(c) if c.pool == "attention" else None
         self.fc_norm = norm if c.pool == "mean" else nn.Identity()
         self.head = self.new_head(c.num_classes)
+        self.feature_info = [
+            {"module": f"blocks.{i}", "num_chs": c.dim, "reduction": c.patch_size}
+            for i in range(c.depth)
+        ]
         self.apply(truncated_normal)
         for token in (self.cls_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens after the last block: (B, C, H, W) -> (B, P + N, D), P prefix tokens first."""
         x = self.embed(self.patch_embed(x))  # (B, P + N, D)
         for block in self.blocks:
-            x = block(x)
+            x = self.run_block(block, x)
         x = self.norm(x)
         return x
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """What blocks give, as maps: (B, C, H, W) -> tokens (B, P + N, D), [(B, D, h, w), ...].
+
+        `indices` are blocks, negative ones from the end, or how many of the last. With `norm` the
+        last norm is applied to each map. Maps come as (B, N, D) for NLC, and in pairs with their
+        (B, P, D) for `return_prefix_tokens`; `intermediates_only` leaves the tokens out, and
+        `stop_early` what comes after the last index.
+
+        Raises:
+            ConfigError: an index that there is not, or an unknown `output_fmt`.
+        """
+        check_format(output_fmt, ("NCHW", "NLC"))
+        chosen = take(indices, len(self.blocks))
+        patches = self.patch_embed(x)  # (B, h, w, D)
+        x = self.embed(patches)
+        taken = []
+        for i, block in enumerate(self.blocks[: max(chosen) + 1] if stop_early else self.blocks):
+            x = self.run_block(block, x)
+            if i in chosen:
+                taken.append(self.norm(x) if norm else x)
+        prefix = self.config.num_prefix_tokens
+        maps = [tokens[:, prefix:] for tokens in taken]  # (B, N, D)
+        if output_fmt == "NCHW":
+            maps = [m.mT.unflatten(2, patches.shape[1:3]).contiguous() for m in maps]
+        prefixed = return_prefix_tokens and prefix > 0
+        found = list(zip(maps, [t[:, :prefix] for t in taken], strict=True)) if prefixed else maps
+        return found if intermediates_only else (self.norm(x), found)
 
     def embed(self, patches: Tensor) -> Tensor:
         """Give patches their positions and prefix tokens: (B, h, w, D) -> (B, P + N, D)."""
@@ -182,7 +220,7 @@ class ViT(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool tokens and classify: (B, P + N, D) -> (B, K), or (B, D) with `pre_logits`."""
-        x = self.fc_norm(self.pool(x))
+        x = self.fc_norm(self.pool(x) if self.pooled else x)
         return x if pre_logits else self.head(x)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -193,19 +231,10 @@ class ViT(nn.Module):
         pooled: Tensor = patches.mean(dim=1) if self.attn_pool is None else self.attn_pool(patches)
         return pooled
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head with a new one for `num_classes`; 0 removes it."""
-        self.config = replace(self.config, num_classes=num_classes)
-        self.num_classes = num_classes
-        self.head = self.new_head(num_classes)
-
-    def new_head(self, num_classes: int) -> nn.Module:
-        """A fresh linear classifier beside the other weights: (..., D) -> (..., K)."""
-        if num_classes == 0:
-            return nn.Identity()
-        head = nn.Linear(self.config.dim, num_classes).to(self.patch_embed.proj.weight)
-        head.apply(truncated_normal)
-        return head
+    @property
+    def global_pool(self) -> str:
+        """timm's word for how tokens are pooled; empty where they are not."""
+        return GLOBAL_POOLS[self.config.pool] if self.pooled else ""
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, besides vectors, that weight decay should leave alone."""

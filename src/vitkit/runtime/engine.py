@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vitkit.data.transforms import Preprocess
-from vitkit.models import Model
+from vitkit.models.backbone import Backbone
 from vitkit.runtime.device import Precision, autocast
 
 
@@ -19,7 +19,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: Backbone,
         preprocess: Preprocess,
         *,
         device: torch.device,

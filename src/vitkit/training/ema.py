@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from vitkit.models import Model
+from vitkit.models.backbone import Backbone
 
 
 class WeightAverage:
@@ -14,12 +14,12 @@ class WeightAverage:
     by its first weights.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Backbone, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: Model, step: int) -> None:
+    def update(self, model: Backbone, step: int) -> None:
         """Move towards the model's weights after its `step`-th step, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vitkit.data.augment import random_mirror, random_shift
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError
-from vitkit.models import Model
+from vitkit.models.backbone import Backbone
 from vitkit.progress import Listener, Progress
 from vitkit.runtime.device import autocast
 from vitkit.runtime.engine import Engine
@@ -43,7 +43,7 @@ class Examples:
 class Learner:
     """What a step changes, and how it computes."""
 
-    model: Model
+    model: Backbone
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     preprocess: Preprocess
@@ -51,7 +51,7 @@ class Learner:
     settings: TrainSettings
 
     @property
-    def predictor(self) -> Model:
+    def predictor(self) -> Backbone:
         """The weights to predict with."""
         return self.model if self.average is None else self.average.model
 

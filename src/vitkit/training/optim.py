@@ -2,11 +2,11 @@
 
 import torch
 
-from vitkit.models import Model
+from vitkit.models.backbone import Backbone
 
 
 def adamw(
-    model: Model, *, lr: float, weight_decay: float, betas: tuple[float, float]
+    model: Backbone, *, lr: float, weight_decay: float, betas: tuple[float, float]
 ) -> torch.optim.AdamW:
     """AdamW (arXiv:1711.05101) that decays matrices, but no vectors, positions or tokens."""
     spared = model.no_weight_decay()

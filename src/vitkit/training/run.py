@@ -15,7 +15,8 @@ from vitkit.classifier import load
 from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
-from vitkit.models import Model, build, find_config
+from vitkit.models import build, find_config
+from vitkit.models.backbone import Backbone
 from vitkit.progress import Listener, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.runtime.engine import Engine
@@ -43,7 +44,7 @@ class Prepared:
     resolved: Resolved
     source: Source
     preprocess: Preprocess
-    model: Model
+    model: Backbone
     device: torch.device
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vitkit import __version__
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
-from vitkit.models import Config, Model, build, find_config
+from vitkit.models import build, find_config
+from vitkit.models.backbone import Backbone, Config
 from vitkit.weights.formats import timm
 from vitkit.whole_file import replacing, sync
 
@@ -35,7 +36,7 @@ class Stored:
     classes: tuple[str, ...]
     preprocess: Mapping[str, Any]  # timm's `pretrained_cfg`
 
-    def build(self) -> Model:
+    def build(self) -> Backbone:
         """The model with these weights, in evaluation mode.
 
         A model that is larger than its tensors is refused before it takes memory.
@@ -57,7 +58,7 @@ class Stored:
 
 def save(
     directory: Path,
-    model: Model,
+    model: Backbone,
     *,
     architecture: str,
     classes: Sequence[str],
@@ -237,7 +238,7 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
-def load_tensors(model: Model, tensors: Mapping[str, Tensor]) -> None:
+def load_tensors(model: Backbone, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into a model; every name and shape must agree.
 
     Raises:

@@ -11,7 +11,8 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from vitkit.errors import WeightsError
-from vitkit.models import CONFIGS, Config, build, find_config
+from vitkit.models import CONFIGS, build, find_config
+from vitkit.models.backbone import Config
 from vitkit.models.swin import SwinConfig
 from vitkit.models.vit import ViTConfig
 from vitkit.weights.formats.timm import changes, head_names, model_args, published_preprocess

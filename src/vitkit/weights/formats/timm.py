@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitkit.errors import WeightsError
-from vitkit.models import CONFIGS, Config
+from vitkit.models import CONFIGS
+from vitkit.models.backbone import Config
 from vitkit.models.deit import DeiTConfig
 from vitkit.models.swin import SwinConfig
 from vitkit.models.vit import ViTConfig
