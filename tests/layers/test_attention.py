@@ -204,6 +204,14 @@ def test_qk_norm_normalises_each_head() -> None:
     torch.testing.assert_close(ours(x), expected)
 
 
+def test_queries_keys_and_values_may_have_no_bias() -> None:
+    plain, biased = Attention(8, 2, qkv_bias=False), Attention(8, 2)
+    assert plain.qkv.bias is None
+    biased.load_state_dict({**plain.state_dict(), "qkv.bias": torch.zeros(24)}, strict=True)
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(plain(x), biased(x))
+
+
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_runs_under_autocast(qk_norm: bool) -> None:
     ours, x = Attention(32, 4, qk_norm=qk_norm), torch.randn(2, 9, 32)

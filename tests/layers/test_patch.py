@@ -1,8 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import HybridEmbed as TimmHybridEmbed
+from torch import nn
 
-from vitkit.layers.patch import PatchEmbed
+from vitkit.errors import ConfigError
+from vitkit.layers.patch import HybridEmbed, PatchEmbed, cells_of_patch
 
 
 @pytest.mark.parametrize("patch", [1, 4, 7])
@@ -37,3 +40,27 @@ def test_norm_after_the_projection() -> None:
     centred = y - y.mean(-1, keepdim=True)
     expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-3).sqrt()
     torch.testing.assert_close(normed(x), expected)
+
+
+@pytest.mark.parametrize("cells", [1, 2])
+@pytest.mark.parametrize("size", [(12, 18), (13, 20)])
+def test_patches_of_a_map_match_timm(size: tuple[int, int], cells: int) -> None:
+    backbone = nn.Conv2d(3, 5, 3, stride=3, padding=1).double()
+    ours = HybridEmbed(backbone, 5, 6, cells).double()
+    theirs = TimmHybridEmbed(
+        nn.Conv2d(3, 5, 3, stride=3, padding=1),
+        img_size=(12, 18),
+        patch_size=cells,
+        embed_dim=6,
+        output_fmt="NHWC",
+        dynamic_img_pad=True,
+    ).double()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_patch_is_made_of_whole_cells() -> None:
+    assert cells_of_patch(32, 4) == 8
+    with pytest.raises(ConfigError, match="patch_size=20 is not a multiple of the 16 .*; try 32"):
+        cells_of_patch(20, 16)

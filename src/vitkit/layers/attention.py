@@ -83,6 +83,7 @@ class Attention(nn.Module):
         dim: int,
         num_heads: int,
         *,
+        qkv_bias: bool = True,
         qk_norm: bool = False,
         norm_eps: float = 1e-6,
         dropout: float = 0.0,
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         head_dim = width_of_head(dim, num_heads)
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
