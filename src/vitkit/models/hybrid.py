@@ -49,7 +49,7 @@ class HybridConfig(ViTConfig):
 
     @property
     def cell(self) -> int:
-        """Pixels that a cell of the backbone's map is wide: 4 after the stem and the first stage."""
+        """Pixels that a cell of the map is wide: 4 after the stem and after the first stage."""
         return 4 << max(len(self.depths) - 1, 0)
 
     @property
