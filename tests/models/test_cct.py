@@ -158,8 +158,8 @@ def test_positions_follow_the_image(size: tuple[int, int]) -> None:
     model = random(TINY)
     assert TINY.grid == (4, 6) and model.pos_embed is not None
     grid = tuple(-(-side // 4) for side in size)
-    image = model.pos_embed.unflatten(1, (4, 6)).permute(0, 3, 1, 2)
-    resized = F.interpolate(image, grid, mode="bicubic", antialias=True)
+    image = model.pos_embed.unflatten(1, (4, 6)).permute(0, 3, 1, 2).float()
+    resized = F.interpolate(image, grid, mode="bicubic", antialias=True).double()
     weights = {**model.state_dict(), "pos_embed": resized.flatten(2).mT}
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     torch.testing.assert_close(model(x), reference(weights, TINY, x), rtol=1e-9, atol=1e-12)
