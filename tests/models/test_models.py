@@ -1,5 +1,6 @@
 import dataclasses
 import fnmatch
+import re
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from vitkit.models import (
     nearest,
     source,
     swin,
+    swinv2,
     vit,
 )
 
@@ -39,6 +41,8 @@ NOT_OF_TIMM = ("cct_*", "vitc_*", "vit_base_resnet50_224")
 def tiny(name: str) -> dict[str, Any]:
     """Overrides that make any published model small."""
     match CONFIGS[name]:
+        case swinv2.SwinV2Config():
+            return TINY_SWIN | {"pretrained_window_sizes": (0, 4)}
         case swin.SwinConfig():
             return TINY_SWIN
         case hybrid.HybridConfig(backbone=backbone):
@@ -51,7 +55,14 @@ def tiny(name: str) -> dict[str, Any]:
 
 
 def test_every_name_is_listed_once() -> None:
-    families = (vit.CONFIGS, deit.CONFIGS, hybrid.CONFIGS, cct.CONFIGS, swin.CONFIGS)
+    families = (
+        vit.CONFIGS,
+        deit.CONFIGS,
+        hybrid.CONFIGS,
+        cct.CONFIGS,
+        swin.CONFIGS,
+        swinv2.CONFIGS,
+    )
     assert len(CONFIGS) == sum(map(len, families))  # no name hides another
     assert list_models() == sorted(CONFIGS)
     assert all(source(name).startswith("arXiv:") for name in CONFIGS)
@@ -95,7 +106,7 @@ def test_defaults_are_the_published_ones(name: str) -> None:
     config = find_config(name)
     assert config is CONFIGS[name] or config == CONFIGS[name]
     assert (config.num_classes, config.in_channels) == (1000, 3)
-    side = int(name.rsplit("_", 1)[1])
+    side = int(re.findall(r"\d+", name)[-1])
     assert config.image_size == (side, side)
 
 

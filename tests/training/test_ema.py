@@ -65,3 +65,23 @@ def test_fixed_positions_stay() -> None:
     average.update(model, 0)
     assert "pos_embed" in dict(average.model.named_buffers())
     assert torch.equal(average.model.pos_embed, model.pos_embed)
+
+
+def test_statistics_of_batch_norms_are_averaged_and_counts_copied() -> None:
+    torch.manual_seed(0)
+    model = create_model("resnet18", num_classes=3, dim=8, depths=(1, 1, 1, 1))
+    average = WeightAverage(model, 0.5)
+    expected = {name: buffer.double() for name, buffer in model.named_buffers()}
+    for step in range(5):
+        model(torch.randn(4, 3, 40, 40) + step)
+        average.update(model, step)
+        keep = min(0.5, (1 + step) / (10 + step))
+        for name, buffer in model.named_buffers():
+            expected[name] = keep * expected[name] + (1 - keep) * buffer.double()
+    for name, buffer in average.model.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            assert buffer.item() == 5 and buffer.dtype == torch.int64
+        else:
+            torch.testing.assert_close(buffer.double(), expected[name], rtol=1e-5, atol=1e-6)
+            assert not torch.equal(buffer, model.get_buffer(name))
+    assert not average.model.training

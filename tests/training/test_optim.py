@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
@@ -47,6 +48,20 @@ def test_matrices_decay_and_nothing_else(name: str) -> None:
     }
     assert {decay[id(names[name])] for name in names.keys() - decayed} == {0.0}
     assert any(name.endswith(SPARED) for name in names)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnet_3_32"])
+def test_kernels_decay_but_neither_norms_nor_biases(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=3)
+    optimizer = adamw(model, lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
+    decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
+    kinds = nn.Conv2d | nn.Linear
+    kernels = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
+    assert decayed == kernels
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        list(model.parameters())
+    )
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -211,6 +211,37 @@ def test_a_run_stopped_twice_ends_as_if_it_had_not_been(
     assert timeless(parts.metrics) == timeless(whole.metrics)
 
 
+CNNS: dict[str, dict[str, Any]] = {
+    "convnet_3_32": {"model.dims": [4, 8]},
+    "resnet18": {"model.dim": 4, "model.depths": [1, 1, 1, 1], "model.drop_path": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", CNNS)
+@pytest.mark.parametrize("ema", [0.9, 0])
+def test_a_stopped_cnn_ends_as_if_it_had_not_been(tmp_path: Path, name: str, ema: float) -> None:
+    """Running statistics go on where they were, in the weights and in their average."""
+    settings = {"data.image_size": 32, "epochs": 1, "batch_size": 256, "ema": ema, **CNNS[name]}
+    settings |= {"lr": 1e-2, "precision": "fp32", "device": "cpu"}
+    whole = vitkit.train("digits", model=name, out=tmp_path / "whole", **settings)
+    out = tmp_path / "parts"
+    vitkit.train("digits", model=name, out=out, stop=stopping_after(2), **settings)
+    parts = vitkit.train("digits", out=out, resume=True)
+    assert parts.finished
+    assert digest(out / "best") == digest(whole.directory / "best")
+    assert weights(out / "last") == weights(whole.directory / "last")
+    assert parts.evaluation == whole.evaluation
+    assert timeless(parts.metrics) == timeless(whole.metrics)
+    assert parts.load().model.config == whole.load().model.config
+
+
+def test_a_batch_of_one_cell_is_refused_in_one_line(colours: Path, tmp_path: Path) -> None:
+    settings = {"data.image_size": 32, "epochs": 1, "batch_size": 1, **CNNS["resnet18"]}
+    with pytest.raises(ConfigError, match="batch norm cannot learn from one image") as caught:
+        vitkit.train(colours, model="resnet18", out=tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+
+
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     times = ("seconds", "images_per_second")
     return [{key: row[key] for key in row if key not in times} for row in rows]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitkit.errors import WeightsError
-from vitkit.weights import store
+from vitkit.weights import files, store
 
 VIT = "vit_tiny_patch16_224"
 
@@ -52,13 +52,13 @@ def test_pytorch_files(
     state = {"norm.weight": torch.rand(4), "head.weight": torch.rand(3, 4, dtype=torch.float64).T}
     path = tmp_path / f"weights{suffix}"
     torch.save(wrap(state), path, _use_new_zipfile_serialization=not legacy)
-    check_same(store.read_tensors(path), state)
+    check_same(files.read_tensors(path), state)
 
 
 def test_safetensors_with_prefixes(tmp_path: Path) -> None:
     save_file({"_orig_mod.a": torch.arange(3), "b": torch.ones(2)}, tmp_path / "w.safetensors")
     expected = {"a": torch.arange(3), "b": torch.ones(2)}
-    check_same(store.read_tensors(tmp_path / "w.safetensors"), expected)
+    check_same(files.read_tensors(tmp_path / "w.safetensors"), expected)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_safetensors_with_prefixes(tmp_path: Path) -> None:
 def test_no_state_dict(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=rf"x\.pth {message}"):
-        store.read_tensors(tmp_path / "x.pth")
+        files.read_tensors(tmp_path / "x.pth")
 
 
 def leave_a_mark(path: str) -> None:
@@ -114,7 +114,7 @@ def test_nothing_is_run(tmp_path: Path, suffix: str, way: str, call: str) -> Non
     if way == "plain pickle":  # the bomb is live
         pickle.loads(path.read_bytes())
         marker.unlink()
-    for load in (lambda: store.read_tensors(path), lambda: store.load(path, model=VIT)):
+    for load in (lambda: files.read_tensors(path), lambda: store.load(path, model=VIT)):
         with pytest.raises(WeightsError, match="could run code"):
             load()
     assert not marker.exists()
@@ -125,7 +125,7 @@ def test_pickles_under_another_suffix_are_not_read(tmp_path: Path) -> None:
     for name in ("x.pkl", "x.npz", "x", "x.safetensors"):
         write_hostile(tmp_path / name, "zip", Hostile(leave_a_mark, str(marker)))
         with pytest.raises(WeightsError, match="is of no known kind|no whole safetensors file"):
-            store.read_tensors(tmp_path / name)
+            files.read_tensors(tmp_path / name)
     assert not marker.exists()
 
 
@@ -139,7 +139,7 @@ def test_damaged_pytorch_files(tmp_path: Path, legacy: bool) -> None:
     for length in range(0, len(data) - 64, 17):
         path.write_bytes(data[:length])
         with pytest.raises(WeightsError, match=r"x\.pth is "):
-            store.read_tensors(path)
+            files.read_tensors(path)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         damaged = bytearray(data)
@@ -147,7 +147,7 @@ def test_damaged_pytorch_files(tmp_path: Path, legacy: bool) -> None:
             damaged[place] = int(torch.randint(256, (), generator=generator))
         path.write_bytes(damaged)
         try:
-            tensors = store.read_tensors(path)
+            tensors = files.read_tensors(path)
         except WeightsError as error:
             assert "\n" not in str(error)
         else:
@@ -157,7 +157,7 @@ def test_damaged_pytorch_files(tmp_path: Path, legacy: bool) -> None:
 def test_a_web_page_is_no_weights_file(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("<!doctype html><title>404</title>")
     with pytest.raises(WeightsError, match=r"x\.pth is "):
-        store.read_tensors(tmp_path / "x.pth")
+        files.read_tensors(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_web_page_is_no_weights_file(tmp_path: Path) -> None:
 def test_tensors_that_are_not_plain(tmp_path: Path, make: Callable[[], Tensor]) -> None:
     torch.save({"a": make()}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"x\.pth ") as caught:
-        store.read_tensors(tmp_path / "x.pth")
+        files.read_tensors(tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
 
 

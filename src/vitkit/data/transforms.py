@@ -29,6 +29,9 @@ OBLONG = 32  # times as long as wide, after which the ends of an image are left 
 class Preprocess:
     """Cover the model's input with the image, cut out the middle, normalise: timm's evaluation.
 
+    With `crop_mode="squash"` the image is brought to the input's own proportions instead, as most
+    of Hugging Face's processors do.
+
     Called on an RGB array, (H, W, 3) uint8, it gives the model input, (C, h, w) float32. One
     channel in `mean` means that colour is reduced to luminance first.
 
@@ -38,6 +41,7 @@ class Preprocess:
 
     image_size: tuple[int, int]  # pixels, height and width
     crop: float = 1.0  # share of the resized image that the middle keeps; timm's crop_pct
+    crop_mode: Literal["center", "squash"] = "center"  # squash gives up the image's proportions
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     mean: tuple[float, ...] = HALF  # per channel, of values in [0, 1]
     std: tuple[float, ...] = HALF
@@ -53,6 +57,8 @@ class Preprocess:
                 f"image_size={sides} with crop={self.crop} needs images of more than "
                 f"{LARGEST} x {LARGEST} pixels; try smaller sides or a crop nearer to 1"
             )
+        if self.crop_mode not in ("center", "squash"):
+            raise ConfigError(f"crop_mode={self.crop_mode!r} is unknown; choose center or squash")
         if self.interpolation not in RESAMPLING:
             known = ", ".join(RESAMPLING)
             raise ConfigError(f"interpolation={self.interpolation!r} is unknown; choose {known}")
@@ -77,10 +83,11 @@ class Preprocess:
 
     def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop without normalising: (H, W, 3) -> (C, h, w), uint8."""
-        picture = Image.fromarray(self._middle(image))
+        squash = self.crop_mode == "squash"
+        picture = Image.fromarray(image if squash else self._middle(image))
         if self.channels == 1:
             picture = picture.convert("L")
-        size = self._cover(picture.size)
+        size = self._frame() if squash else self._cover(picture.size)
         if picture.size != size:
             picture = picture.resize(size, RESAMPLING[self.interpolation])
         height, width = self.image_size
@@ -102,10 +109,15 @@ class Preprocess:
         top, left = (max(side - most, 0) // 2 for side in image.shape[:2])
         return image[top : image.shape[0] - top, left : image.shape[1] - left]
 
+    def _frame(self) -> tuple[int, int]:
+        """Width and height of what the crop is cut out of."""
+        height, width = (int(side / self.crop) for side in self.image_size)
+        return width, height
+
     def _cover(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height, in the image's own proportions, that just cover the crop's frame."""
         width, height = size
-        frame_height, frame_width = (int(side / self.crop) for side in self.image_size)
+        frame_width, frame_height = self._frame()
         if width * frame_height <= height * frame_width:
             return frame_width, max(int(frame_width * height / width), frame_height)
         return max(int(frame_height * width / height), frame_width), frame_height
@@ -115,7 +127,7 @@ class Preprocess:
         return {
             "input_size": [self.channels, *self.image_size],
             "crop_pct": self.crop,
-            "crop_mode": "center",
+            "crop_mode": self.crop_mode,
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -126,17 +138,16 @@ class Preprocess:
         """The reverse of `to_timm`; what `cfg` does not say keeps timm's defaults.
 
         Raises:
-            ConfigError: a value outside its range, or a way to crop that is not ours.
+            ConfigError: a value outside its range, or unknown.
         """
         channels, height, width = cfg["input_size"]
         mean, std = tuple(cfg.get("mean", IMAGENET_MEAN)), tuple(cfg.get("std", IMAGENET_STD))
-        if cfg.get("crop_mode", "center") != "center":
-            raise ConfigError(f"crop_mode={cfg['crop_mode']!r} is not supported; only center is")
         if not isinstance(channels, int) or len(mean) != channels:
             raise ConfigError(f"input_size={cfg['input_size']} and mean={mean} differ in channels")
         return cls(
             image_size=(height, width),
             crop=cfg.get("crop_pct", 0.875),
+            crop_mode=cfg.get("crop_mode", "center"),
             interpolation=cfg.get("interpolation", "bicubic"),
             mean=mean,
             std=std,

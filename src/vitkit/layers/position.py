@@ -1,10 +1,22 @@
 """Where a token stands: fixed sinusoids, and resizing a table of positions to another grid."""
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.errors import ConfigError
+
+# How a grid of positions is brought to another size, which differs between those who trained them:
+# timm, DeiT and Hugging Face, torchvision, Google.
+Resize = Literal["bicubic_antialias", "bicubic", "bicubic_corners", "linear_corners"]
+METHODS: dict[Resize, dict[str, Any]] = {
+    "bicubic_antialias": {"mode": "bicubic", "antialias": True},
+    "bicubic": {"mode": "bicubic"},
+    "bicubic_corners": {"mode": "bicubic", "align_corners": True},
+    "linear_corners": {"mode": "bilinear", "align_corners": True},  # a first-order spline
+}
 
 
 def sincos_1d(length: int, dim: int, *, temperature: float = 10_000.0) -> Tensor:
@@ -42,18 +54,23 @@ def sincos_2d(grid: tuple[int, int], dim: int, *, temperature: float = 10_000.0)
 
 
 def resize_positions(
-    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0
+    table: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    prefix: int = 0,
+    method: Resize = "bicubic_antialias",
 ) -> Tensor:
     """Resize a table of positions to another grid: (1, prefix + h*w, D) -> (1, prefix + h'*w', D).
 
-    Bicubic with antialiasing, as timm does it. The first `prefix` rows belong to tokens without a
-    place and are kept. Computed in float32 at least.
+    Bicubic with antialiasing, as timm does it, unless another of `METHODS` is asked for. The first
+    `prefix` rows belong to tokens without a place and are kept. Whatever the table's type, it is
+    resized in float32: that too is timm's way, and a float64 model agrees with timm's only so.
     """
     if old == new:
         return table
     kept, cells = table[:, :prefix], table[:, prefix:]
     image = cells.reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, D, h, w)
-    wide = image if image.dtype == torch.float64 else image.float()
-    image = F.interpolate(wide, size=new, mode="bicubic", antialias=True)
+    image = F.interpolate(image.float(), size=new, **METHODS[method])
     cells = image.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # (1, h'*w', D)
     return torch.cat([kept, cells], dim=1)

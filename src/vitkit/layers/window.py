@@ -70,6 +70,46 @@ def shift_mask(
     return torch.zeros(apart.shape, device=device, dtype=dtype).masked_fill(apart, MASKED)
 
 
+def bias_of_offsets(table: Tensor, window: tuple[int, int]) -> Tensor:
+    """What a table says between any two tokens of a window: (2 h - 1, 2 w - 1, H) -> (H, N, N).
+
+    The table has an entry for every offset between two tokens, from the most negative on.
+    """
+    height, width = window
+    # Row r sees row s at entry r - s + height - 1: it reads a run of the table, backwards.
+    runs = table.unfold(0, height, 1).unfold(1, width, 1)  # (height, width, H, height, width)
+    runs = runs.flip(-2, -1).permute(2, 0, 1, 3, 4)  # (H, height, width, height, width)
+    return runs.reshape(-1, height * width, height * width)
+
+
+def attend_in_windows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor,
+    mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    on_map: MapListener | None = None,
+) -> Tensor:
+    """Attention inside each window: 3 x (B * windows, H, N, d) -> (B * windows, N, H * d).
+
+    `bias`, (H, N, N), is added to the scores of every window and `mask`, (windows, N, N), to those
+    of the windows of every image. The rest is as in `attend`; `on_map` receives
+    (B * windows, H, N, N).
+    """
+    num_heads, each = len(bias), bias.shape  # (H, N, N)
+    bias = bias[None] if mask is None else bias + mask[:, None]  # (1 or windows, H, N, N)
+    # Windows of one image stand beside its heads, so that one bias broadcasts over the batch.
+    q, k, v = (t.unflatten(0, (-1, len(bias))).flatten(1, 2) for t in (q, k, v))
+    bias = bias.flatten(0, 1)[None]  # (1, windows * H, N, N)
+    listen = None if on_map is None else lambda maps: on_map(maps.reshape(-1, *each))
+    y = attend(q, k, v, bias, scale=scale, dropout=dropout, on_map=listen)
+    y = y.reshape(-1, num_heads, *y.shape[2:])  # (B * windows, H, N, d)
+    return y.transpose(1, 2).flatten(2)
+
+
 class WindowAttention(nn.Module):
     """Self-attention inside each window with a relative position bias (arXiv:2103.14030, eq. 4).
 
@@ -109,31 +149,15 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask`, (windows, N, N), is added to the scores of the windows of every image."""
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B * windows, N, 3, H, D/H)
-        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B * windows, H, N, D/H)
-        bias = self.position_bias()[None]  # (1, H, N, N)
-        if mask is not None:
-            bias = bias + mask[:, None]  # (windows, H, N, N)
-        # Windows of one image stand beside its heads, so that one bias broadcasts over the batch.
-        q, k, v = qkv.unflatten(1, (-1, bias.shape[0])).flatten(2, 3)  # (B, windows * H, N, D/H)
-        bias = bias.flatten(0, 1)[None]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B * windows, H, N, D/H)
+        bias = self.position_bias()  # (H, N, N)
         dropout = self.attention_dropout if self.training else 0.0
-        y = attend(q, k, v, bias, dropout=dropout, on_map=self._map_listener())
-        y = y.reshape(-1, self.num_heads, *y.shape[2:])  # (B * windows, H, N, D/H)
-        out: Tensor = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
+        y = attend_in_windows(q, k, v, bias, mask, dropout=dropout, on_map=self.on_map)
+        out: Tensor = self.proj_drop(self.proj(y))
         return out  # (B * windows, N, D)
 
     def position_bias(self) -> Tensor:
         """The bias between any two tokens of a window, found by their offset: (H, N, N)."""
         height, width = self.window
         table = self.relative_position_bias_table.reshape(2 * height - 1, 2 * width - 1, -1)
-        # Row r sees row s at entry r - s + height - 1: it reads a run of the table, backwards.
-        runs = table.unfold(0, height, 1).unfold(1, width, 1)  # (height, width, H, height, width)
-        runs = runs.flip(-2, -1).permute(2, 0, 1, 3, 4)  # (H, height, width, height, width)
-        return runs.reshape(self.num_heads, height * width, height * width)
-
-    def _map_listener(self) -> MapListener | None:
-        """`on_map` behind a change of shape: (B, windows * H, N, N) -> (B * windows, H, N, N)."""
-        on_map = self.on_map
-        if on_map is None:
-            return None
-        return lambda maps: on_map(maps.reshape(-1, self.num_heads, *maps.shape[2:]))
+        return bias_of_offsets(table, self.window)

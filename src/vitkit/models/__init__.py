@@ -2,26 +2,46 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vitkit.errors import ConfigError, nearest
-from vitkit.models import check, deit, swin, vit
+from vitkit.models import cct, check, convnet, deit, hybrid, regnet, resnet, swin, swinv2, vit
 from vitkit.models.backbone import Backbone, Config
 
 CONFIGS: dict[str, Config] = {
     **vit.CONFIGS,
     **deit.CONFIGS,
+    **hybrid.CONFIGS,
+    **cct.CONFIGS,
     **swin.CONFIGS,
+    **swinv2.CONFIGS,
+    **resnet.CONFIGS,
+    **regnet.CONFIGS,
+    **convnet.CONFIGS,
 }
-FAMILIES: dict[type[Config], Callable[[Any], Backbone]] = {
+FAMILIES: dict[type[Config], type[Backbone]] = {
     vit.ViTConfig: vit.ViT,
     deit.DeiTConfig: deit.DeiT,
+    hybrid.HybridConfig: hybrid.Hybrid,
+    cct.CCTConfig: cct.CCT,
     swin.SwinConfig: swin.Swin,
+    swinv2.SwinV2Config: swinv2.SwinV2,
+    resnet.ResNetConfig: resnet.ResNet,
+    regnet.RegNetConfig: regnet.RegNet,
+    convnet.ConvNetConfig: convnet.ConvNet,
 }
 SOURCES = {  # the papers, by patterns of names; the first that matches counts
+    "*_dinov2": "arXiv:2304.07193",
+    "deit3_*": "arXiv:2204.07118",
     "deit_*": "arXiv:2012.12877",
     "swin_*": "arXiv:2103.14030",
+    "swinv2_*": "arXiv:2111.09883",
+    "resnet*": "arXiv:1512.03385",
+    "regnety_*": "arXiv:2003.13678",
+    "convnet_*": "textbook",
+    "cct_*": "arXiv:2104.05704",
+    "vitc_*": "arXiv:2106.14881",
     "vit_*": "arXiv:2010.11929",
 }
 

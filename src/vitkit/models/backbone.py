@@ -31,7 +31,21 @@ class Config:
         raise AssertionError("every family has its own")
 
 
-class Backbone(nn.Module, ABC):
+class Checkpointed(nn.Module):
+    """A part of a model whose blocks can forget their activations until the backward pass."""
+
+    grad_checkpointing = False
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """`block(x)`, its activations kept for the backward pass or not."""
+        if self.grad_checkpointing and is_grad_enabled():
+            out: Tensor = checkpoint(block, x, use_reentrant=False)
+        else:
+            out = block(x)
+        return out
+
+
+class Backbone(Checkpointed, ABC):
     """Images to logits, (B, C, H, W) -> (B, K), by way of features that others can use.
 
     `feature_info` says of every map that `forward_intermediates` gives its width (`num_chs`), the
@@ -47,7 +61,6 @@ class Backbone(nn.Module, ABC):
         self.config = config
         self.num_features, self.num_classes = config.num_features, config.num_classes
         self.pooled = True
-        self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -69,9 +82,15 @@ class Backbone(nn.Module, ABC):
         """timm's word for how features are pooled; empty where they are not."""
         return "avg" if self.pooled else ""
 
-    def get_classifier(self) -> nn.Module:
-        """The head."""
-        return self.get_submodule(self.classifier)
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Every module that makes logits of features."""
+        return (self.classifier,)
+
+    def get_classifier(self) -> nn.Module | tuple[nn.Module, ...]:
+        """The head, or both of a model with two."""
+        heads = tuple(self.get_submodule(name) for name in self.classifiers)
+        return heads if len(heads) > 1 else heads[0]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head with a new one for `num_classes`; 0 removes it.
@@ -93,7 +112,8 @@ class Backbone(nn.Module, ABC):
                 )
         self.config = replace(self.config, num_classes=num_classes)
         self.num_classes = num_classes
-        self.set_submodule(self.classifier, self.new_head(num_classes))
+        for name in self.classifiers:
+            self.set_submodule(name, self.new_head(num_classes))
 
     def new_head(self, num_classes: int) -> nn.Module:
         """A fresh linear classifier beside the other weights: (..., D) -> (..., K)."""
@@ -112,15 +132,9 @@ class Backbone(nn.Module, ABC):
 
         Less memory for about a third more time (arXiv:1604.06174).
         """
-        self.grad_checkpointing = enable
-
-    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """`block(x)`, its activations kept for the backward pass or not."""
-        if self.grad_checkpointing and is_grad_enabled():
-            out: Tensor = checkpoint(block, x, use_reentrant=False)
-        else:
-            out = block(x)
-        return out
+        for module in self.modules():
+            if isinstance(module, Checkpointed):
+                module.grad_checkpointing = enable
 
 
 def take(indices: int | Sequence[int] | None, count: int) -> list[int]:

@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (1, 65_536),
     "patch_size": (1, 65_536),
+    "stem": (1, 65_536),
+    "conv_layers": (1, 1024),
+    "kernel_size": (1, 1023),
     "in_channels": (1, 4096),
     "num_classes": (0, 2**24),
     "dim": (1, 65_536),
-    "dims": (1, 65_536),
     "depth": (1, 1024),
+    "w0": (8, 65_536),
+    "wa": (0, 65_536),
+    "wm": (1.01, 1024),
+    "group_width": (1, 65_536),
+    "dims": (1, 65_536),  # some derive from what stands above
     "depths": (1, 1024),
     "num_heads": (1, 65_536),
     "window_size": (1, 65_536),
+    "pretrained_window_sizes": (0, 65_536),
     "mlp_ratio": (0, 1024),
     "registers": (0, 65_536),
     "layer_scale": (-65_536, 65_536),
@@ -96,7 +104,7 @@ def numbers(config: Any) -> None:
             if value is not None and not least <= value <= most:  # nan neither
                 raise ConfigError(f"{name}={value} is not between {least} and {most}")
     for name in SHARES:
-        value = getattr(config, name)
+        value = getattr(config, name, 0.0)
         if not 0 <= value < 1:
             raise ConfigError(f"{name}={value} is no probability below 1; try 0.1")
     if len(config.image_size) != 2:

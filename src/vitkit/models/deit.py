@@ -1,4 +1,7 @@
-"""DeiT: data-efficient image transformers, and the distillation token (arXiv:2012.12877)."""
+"""DeiT: data-efficient image transformers, and the distillation token (arXiv:2012.12877).
+
+DeiT III (arXiv:2204.07118) is a plain ViT with LayerScale, whose class token has no position.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
-from vitkit.models.vit import B16, S16, TI16, ViT, ViTConfig
+from vitkit.models.vit import B16, H14, L16, S16, TI16, ViT, ViTConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,10 @@ class DeiT(ViT):
         ours, taught = self.forward_heads(x)
         return (ours + taught) / 2
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace both heads with new ones for `num_classes`; 0 removes them."""
-        super().reset_classifier(num_classes, global_pool)
-        self.head_dist = self.new_head(num_classes)
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Both heads."""
+        return "head", "head_dist"
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, besides vectors, that weight decay should leave alone."""
@@ -75,14 +78,29 @@ class DeiT(ViT):
 
 
 DISTILLED_B16 = DeiTConfig()
+AT_384 = (384, 384)
+
+
+def deit3(config: ViTConfig) -> ViTConfig:
+    """The DeiT III of a ViT's size."""
+    return replace(config, layer_scale=1e-6, prefix_positions=False)
+
 
 CONFIGS: dict[str, ViTConfig] = {
     "deit_tiny_patch16_224": TI16,
     "deit_small_patch16_224": S16,
     "deit_base_patch16_224": B16,
-    "deit_base_patch16_384": replace(B16, image_size=(384, 384)),
+    "deit_base_patch16_384": replace(B16, image_size=AT_384),
     "deit_tiny_distilled_patch16_224": replace(DISTILLED_B16, dim=192, num_heads=3),
     "deit_small_distilled_patch16_224": replace(DISTILLED_B16, dim=384, num_heads=6),
     "deit_base_distilled_patch16_224": DISTILLED_B16,
-    "deit_base_distilled_patch16_384": replace(DISTILLED_B16, image_size=(384, 384)),
+    "deit_base_distilled_patch16_384": replace(DISTILLED_B16, image_size=AT_384),
+    "deit3_small_patch16_224": deit3(S16),
+    "deit3_small_patch16_384": deit3(replace(S16, image_size=AT_384)),
+    "deit3_medium_patch16_224": deit3(replace(B16, dim=512, num_heads=8)),
+    "deit3_base_patch16_224": deit3(B16),
+    "deit3_base_patch16_384": deit3(replace(B16, image_size=AT_384)),
+    "deit3_large_patch16_224": deit3(L16),
+    "deit3_large_patch16_384": deit3(replace(L16, image_size=AT_384)),
+    "deit3_huge_patch14_224": deit3(H14),
 }

@@ -81,14 +81,16 @@ class SwinConfig(Config):
     def least_parameters(self) -> int:
         """Numbers in its matrices and tables: nearly all that it has, and never more."""
         total = self.in_channels * self.patch_size**2 * self.dim
-        for dim, depth, num_heads, grid in zip(
-            self.dims, self.depths, self.num_heads, self.grids, strict=True
-        ):
-            (height, width), _ = fit_window(grid, self.window_size)
-            table = (2 * height - 1) * (2 * width - 1) * num_heads
-            total += depth * ((4 * dim + 2 * int(dim * self.mlp_ratio)) * dim + table)
+        for stage, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
+            matrices = (4 * dim + 2 * int(dim * self.mlp_ratio)) * dim
+            total += depth * (matrices + self.bias_parameters(stage))
         merging = sum(2 * dim * dim for dim in self.dims[1:])
         return total + merging + self.num_features * self.num_classes
+
+    def bias_parameters(self, stage: int) -> int:
+        """Numbers of which a block of a stage makes its position bias."""
+        (height, width), _ = fit_window(self.grids[stage], self.window_size)
+        return (2 * height - 1) * (2 * width - 1) * self.num_heads[stage]
 
 
 class Swin(Backbone):
@@ -109,7 +111,7 @@ class Swin(Backbone):
         self.pos_drop = nn.Dropout(c.dropout)
         rates = iter(linear_rates(c.drop_path, sum(c.depths)))
         self.layers = nn.Sequential(
-            *(Stage(c, i, list(islice(rates, depth))) for i, depth in enumerate(c.depths))
+            *(self.new_stage(i, list(islice(rates, depth))) for i, depth in enumerate(c.depths))
         )
         self.norm = nn.LayerNorm(c.num_features)
         self.head = nn.Sequential()  # of one layer, for timm's name
@@ -119,6 +121,10 @@ class Swin(Backbone):
             for i, dim in enumerate(c.dims)
         ]
         self.apply(truncated_normal)
+
+    def new_stage(self, stage: int, drop_path: Sequence[float]) -> nn.Module:
+        """One stage with new weights; `drop_path` has a rate for each of its blocks."""
+        return Stage(self.config, stage, drop_path, merging=PatchMerging, block=Block)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last map: (B, C, H, W) -> (B, h, w, D), h and w a 32nd of the image's, rounded up."""
@@ -179,13 +185,20 @@ class Swin(Backbone):
 class Stage(nn.Module):
     """Halve the map, except in the first stage, then attend: (B, h, w, D) -> (B, h/2, w/2, 2 D)."""
 
-    def __init__(self, config: SwinConfig, stage: int, drop_path: Sequence[float]) -> None:
+    def __init__(
+        self,
+        config: SwinConfig,
+        stage: int,
+        drop_path: Sequence[float],
+        *,
+        merging: type[nn.Module],
+        block: type[nn.Module],
+    ) -> None:
         super().__init__()
-        dim = config.dims[stage]
-        self.downsample = PatchMerging(dim // 2) if stage else nn.Identity()
+        self.downsample = merging(config.dims[stage - 1]) if stage else nn.Identity()
         self.blocks = nn.Sequential(
             *(
-                Block(config, stage, shifted=bool(index % 2), drop_path=rate)
+                block(config, stage, shifted=bool(index % 2), drop_path=rate)
                 for index, rate in enumerate(drop_path)
             )
         )
@@ -196,10 +209,7 @@ class Stage(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours become one token of twice the width: (B, h, w, D) -> (B, h/2, w/2, 2 D).
-
-    Odd sides are padded with zeros below and to the right (arXiv:2103.14030, section 3.1).
-    """
+    """Merge four neighbours (arXiv:2103.14030, section 3.1): (B, h, w, D) -> (B, h/2, w/2, 2 D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -207,13 +217,20 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_to_multiple(x, (2, 2))
-        batch, height, width, dim = x.shape
-        x = x.reshape(batch, height // 2, 2, width // 2, 2, dim)
-        # The order of the four is (0, 0), (1, 0), (0, 1), (1, 1), as the weights were trained.
-        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, h/2, w/2, 4 D)
-        x = self.reduction(self.norm(x))  # (B, h/2, w/2, 2 D)
+        x = self.reduction(self.norm(join_neighbours(x)))
         return x
+
+
+def join_neighbours(x: Tensor) -> Tensor:
+    """Put four neighbours one after the other: (B, h, w, D) -> (B, h/2, w/2, 4 D).
+
+    Odd sides are padded with zeros below and to the right.
+    """
+    x = pad_to_multiple(x, (2, 2))
+    batch, height, width, dim = x.shape
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, dim)
+    # The order of the four is (0, 0), (1, 0), (0, 1), (1, 1), as the weights were trained.
+    return x.permute(0, 1, 3, 4, 2, 5).flatten(3)
 
 
 class Block(nn.Module):
@@ -230,17 +247,21 @@ class Block(nn.Module):
         self.window, shift = fit_window(c.grids[stage], c.window_size)
         self.shift = shift if shifted else (0, 0)
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(
-            dim,
-            c.num_heads[stage],
-            self.window,
-            dropout=c.dropout,
-            attention_dropout=c.attention_dropout,
-        )
+        self.attn = self.new_attention(c, stage)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * c.mlp_ratio), dropout=c.dropout)
         self.drop_path2 = DropPath(drop_path)
+
+    def new_attention(self, config: SwinConfig, stage: int) -> nn.Module:
+        """The attention inside a window."""
+        return WindowAttention(
+            config.dims[stage],
+            config.num_heads[stage],
+            self.window,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attend(self.norm1(x)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -12,14 +13,15 @@ from vitkit.layers.attention import Attention, width_of_head
 from vitkit.layers.drop_path import DropPath, linear_rates
 from vitkit.layers.init import truncated_normal
 from vitkit.layers.layer_scale import LayerScale
-from vitkit.layers.mlp import Mlp
-from vitkit.layers.patch import PatchEmbed
+from vitkit.layers.mlp import Activation, Mlp
+from vitkit.layers.patch import HybridEmbed, PatchEmbed, cells_of_patch
 from vitkit.layers.pool import AttentionPool
 from vitkit.layers.position import resize_positions, sincos_1d, sincos_2d
+from vitkit.layers.stem import ConvStem, stem_stride
 from vitkit.models import check
 from vitkit.models.backbone import Backbone, Config, check_format, take
 
-GLOBAL_POOLS = {"cls": "token", "mean": "avg", "attention": "map"}  # timm's words
+GLOBAL_POOLS = {"cls": "token", "mean": "avg", "attention": "map", "cls_mean": "cls_mean"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +34,14 @@ class ViTConfig(Config):
     """
 
     patch_size: int = 16  # pixels
+    stem: tuple[int, ...] = ()  # widths of 3x3 convolutions before the patches (arXiv:2106.14881)
     dim: int = 768
     depth: int = 12
     num_heads: int = 12
     mlp_ratio: float = 4.0
-    pool: Literal["cls", "mean", "attention"] = "cls"
+    activation: Activation = "gelu"
+    pool: Literal["cls", "mean", "cls_mean", "attention"] = "cls"  # cls_mean: both, side by side
+    fc_norm: bool | None = None  # the last norm comes after the pool; None: with pool=mean
     position: Literal["learned", "sincos_1d", "sincos_2d", "none"] = "learned"
     prefix_positions: bool = True  # class and register tokens have rows in the position table
     class_token: bool = True
@@ -52,15 +57,23 @@ class ViTConfig(Config):
         check.numbers(self)
         check.choices(self)
         check.whole_patches(self.image_size, self.patch_size)
+        cells_of_patch(self.patch_size, stem_stride(self.stem))  # refuses what does not divide
         check.mlp_width(self.dim, self.mlp_ratio)
         width_of_head(self.dim, self.num_heads)  # refuses heads that do not divide
-        if self.pool == "cls" and not self.class_token:
-            raise ConfigError("pool=cls reads the class token; set class_token=true or pool=mean")
+        if self.pool in ("cls", "cls_mean") and not self.class_token:
+            raise ConfigError(
+                f"pool={self.pool} reads the class token; set class_token=true or pool=mean"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def pools_before_norm(self) -> bool:
+        """Whether tokens are pooled first and normalised then, as usual for their mean."""
+        return self.pool == "mean" if self.fc_norm is None else self.fc_norm
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -70,15 +83,22 @@ class ViTConfig(Config):
     @property
     def num_features(self) -> int:
         """Width of the pooled features."""
-        return self.dim
+        return 2 * self.dim if self.pool == "cls_mean" else self.dim
 
     @property
     def least_parameters(self) -> int:
         """Numbers in its matrices and positions: nearly all that it has, and never more."""
         in_blocks = self.depth * (4 * self.dim + 2 * int(self.dim * self.mlp_ratio)) * self.dim
         cells = 0 if self.position == "none" else self.grid[0] * self.grid[1]
-        rows = self.in_channels * self.patch_size**2 + cells + self.registers + self.num_classes
-        return in_blocks + rows * self.dim
+        rows = cells + self.registers + self.num_classes
+        return in_blocks + self.patch_parameters + rows * self.dim
+
+    @property
+    def patch_parameters(self) -> int:
+        """Numbers in the matrices that make patches of pixels."""
+        widths = (self.in_channels, *self.stem)
+        cells = self.patch_size // stem_stride(self.stem)
+        return 9 * sum(a * b for a, b in pairwise(widths)) + widths[-1] * cells**2 * self.dim
 
 
 class Block(nn.Module):
@@ -99,7 +119,9 @@ class Block(nn.Module):
         self.ls1 = _layer_scale(c)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(c.dim, eps=c.norm_eps)
-        self.mlp = Mlp(c.dim, int(c.dim * c.mlp_ratio), dropout=c.dropout)
+        self.mlp = Mlp(
+            c.dim, int(c.dim * c.mlp_ratio), activation=c.activation, dropout=c.dropout
+        )
         self.ls2 = _layer_scale(c)
         self.drop_path2 = DropPath(drop_path)
 
@@ -121,7 +143,7 @@ class ViT(Backbone):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
         c = config
-        self.patch_embed = PatchEmbed(c.in_channels, c.dim, c.patch_size)
+        self.patch_embed = self.new_patch_embed()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
         table = _positions(c)
@@ -132,11 +154,10 @@ class ViT(Backbone):
         self.pos_drop = nn.Dropout(c.dropout)
         rates = linear_rates(c.drop_path, c.depth)
         self.blocks = nn.Sequential(*(Block(c, rate) for rate in rates))
-        # The mean is taken before the last norm, everything else after it.
         norm = nn.LayerNorm(c.dim, eps=c.norm_eps)
-        self.norm = nn.Identity() if c.pool == "mean" else norm
+        self.norm = nn.Identity() if c.pools_before_norm else norm
         self.attn_pool = _attention_pool(c) if c.pool == "attention" else None
-        self.fc_norm = norm if c.pool == "mean" else nn.Identity()
+        self.fc_norm = norm if c.pools_before_norm else nn.Identity()
         self.head = self.new_head(c.num_classes)
         self.feature_info = [
             {"module": f"blocks.{i}", "num_chs": c.dim, "reduction": c.patch_size}
@@ -146,6 +167,14 @@ class ViT(Backbone):
         for token in (self.cls_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
+
+    def new_patch_embed(self) -> nn.Module:
+        """What makes patches of an image: (B, C, H, W) -> (B, h, w, D)."""
+        c = self.config
+        if not c.stem:
+            return PatchEmbed(c.in_channels, c.dim, c.patch_size)
+        cells = c.patch_size // stem_stride(c.stem)
+        return HybridEmbed(ConvStem(c.in_channels, c.stem), c.stem[-1], c.dim, cells)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens after the last block: (B, C, H, W) -> (B, P + N, D), P prefix tokens first."""
@@ -194,7 +223,7 @@ class ViT(Backbone):
 
     def embed(self, patches: Tensor) -> Tensor:
         """Give patches their positions and prefix tokens: (B, h, w, D) -> (B, P + N, D)."""
-        prefix = [token.expand(len(patches), -1, -1) for token in self.prefix_tokens()]
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in self.prefix_tokens()]
         positions = self.positions((patches.shape[1], patches.shape[2]))
         x = patches.flatten(1, 2)  # (B, N, D)
         if self.config.prefix_positions:
@@ -224,12 +253,15 @@ class ViT(Backbone):
         return x if pre_logits else self.head(x)
 
     def pool(self, x: Tensor) -> Tensor:
-        """One vector for each image: (B, P + N, D) -> (B, D)."""
+        """One vector for each image: (B, P + N, D) -> (B, D), or (B, 2 D) for both."""
         if self.config.pool == "cls":
             return x[:, 0]
         patches = x[:, self.config.num_prefix_tokens :]  # (B, N, D)
-        pooled: Tensor = patches.mean(dim=1) if self.attn_pool is None else self.attn_pool(patches)
-        return pooled
+        if self.attn_pool is not None:
+            pooled: Tensor = self.attn_pool(patches)
+            return pooled
+        mean = patches.mean(dim=1)
+        return mean if self.config.pool == "mean" else torch.cat([x[:, 0], mean], dim=1)
 
     @property
     def global_pool(self) -> str:
@@ -253,7 +285,13 @@ def _positions(c: ViTConfig) -> Tensor | None:
 
 
 def _attention_pool(c: ViTConfig) -> AttentionPool:
-    return AttentionPool(c.dim, c.num_heads, mlp_ratio=c.mlp_ratio, norm_eps=c.norm_eps)
+    return AttentionPool(
+        c.dim,
+        c.num_heads,
+        mlp_ratio=c.mlp_ratio,
+        activation=c.activation,
+        norm_eps=c.norm_eps,
+    )
 
 
 def _layer_scale(c: ViTConfig) -> nn.Module:
@@ -266,6 +304,15 @@ S16 = replace(B16, dim=384, num_heads=6)
 L16 = replace(B16, dim=1024, depth=24, num_heads=16)
 H14 = replace(B16, dim=1280, depth=32, num_heads=16, patch_size=14)
 AT_384 = (384, 384)
+DINOV2_S14 = replace(S16, patch_size=14, image_size=(518, 518), layer_scale=1e-5)
+DINOV2_B14 = replace(DINOV2_S14, dim=768, num_heads=12)
+DINOV2_L14 = replace(DINOV2_S14, dim=1024, depth=24, num_heads=16)
+
+
+def reg4(config: ViTConfig) -> ViTConfig:
+    """The same with four registers; only patches have positions."""
+    return replace(config, registers=4, prefix_positions=False)
+
 
 CONFIGS = {
     "vit_tiny_patch16_224": TI16,
@@ -284,4 +331,10 @@ CONFIGS = {
     "vit_large_patch32_224": replace(L16, patch_size=32),
     "vit_large_patch32_384": replace(L16, patch_size=32, image_size=AT_384),
     "vit_huge_patch14_224": H14,
+    "vit_small_patch14_dinov2": DINOV2_S14,
+    "vit_base_patch14_dinov2": DINOV2_B14,
+    "vit_large_patch14_dinov2": DINOV2_L14,
+    "vit_small_patch14_reg4_dinov2": reg4(DINOV2_S14),
+    "vit_base_patch14_reg4_dinov2": reg4(DINOV2_B14),
+    "vit_large_patch14_reg4_dinov2": reg4(DINOV2_L14),
 }

@@ -1,59 +1,176 @@
-"""Checkpoint directories: `model.safetensors` beside a `config.json` in timm's hub layout."""
+"""Checkpoints of any layout, read; ours, `model.safetensors` and a `config.json`, written too."""
 
+import contextlib
 import json
-import pickle
-import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vitkit import __version__
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
+from vitkit.layers.position import Resize
 from vitkit.models import build, find_config
 from vitkit.models.backbone import Backbone, Config
-from vitkit.weights.formats import timm
+from vitkit.progress import Listener, silent
+from vitkit.weights import hub
+from vitkit.weights.adapt import Adapted, adapt
+from vitkit.weights.describe import CONFIG, Told, describe_directory
+from vitkit.weights.files import read_tensors, weights_in
+from vitkit.weights.formats import detect, timm_config
+from vitkit.weights.infer import recognise
+from vitkit.weights.layout import Layout
 from vitkit.whole_file import replacing, sync
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")  # where training scripts put it
-PREFIXES = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What a checkpoint says of itself, with its tensors."""
+    """What a checkpoint says of itself, with its tensors under our names."""
 
-    architecture: str  # a name from `list_models`
+    architecture: str  # the nearest name from `list_models`
     config: Config
     tensors: dict[str, Tensor]
     classes: tuple[str, ...]
     preprocess: Mapping[str, Any]  # timm's `pretrained_cfg`
+    source: str = "vitkit"  # whose layout it has
+    left: Mapping[str, Tensor] = field(default_factory=dict)  # tensors that no model of ours needs
+    resize: Resize = "bicubic_antialias"  # how its positions are brought to another grid
+    notes: tuple[str, ...] = ()  # what was guessed
+    size_is_told: bool = True  # the image size was not inferred
 
     def build(self) -> Backbone:
         """The model with these weights, in evaluation mode.
-
-        A model that is larger than its tensors is refused before it takes memory.
 
         Raises:
             CheckpointError: settings that each are right but make no model together.
             WeightsError: a tensor is missing, unexpected, of another shape or of no float type.
         """
-        numbers = sum(tensor.numel() for tensor in self.tensors.values())
-        hopeless = self.config.least_parameters > numbers  # a hostile file may describe anything
+        return self.build_as(self.config)[0]
+
+    def build_as(self, target: Config) -> tuple[Backbone, Adapted]:
+        """A model of another size with these weights, and what became of each tensor.
+
+        A model that its tensors do not fit is refused before it takes memory.
+
+        Raises:
+            CheckpointError: settings that each are right but make no model together.
+            WeightsError: a tensor is missing, unexpected, or of a shape that cannot be adapted.
+        """
         try:
-            with torch.device("meta" if hopeless else "cpu"):  # meta takes no memory
-                model = build(self.config)
+            adapted = adapt(
+                self.tensors,
+                self.config,
+                target,
+                left=self.left,
+                resize=self.resize,
+                sure=self.size_is_told,
+            )
+            model = build(target)
         except ConfigError as error:
             raise CheckpointError(f"the checkpoint's model cannot be built: {error}") from None
-        load_tensors(model, self.tensors)
-        return model.eval()
+        load_tensors(model, adapted.tensors)
+        return model.eval(), adapted
+
+
+def load_tensors(model: Backbone, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors that fit into a model; those that it has besides stay as they are.
+
+    Raises:
+        WeightsError: they cannot be copied.
+    """
+    try:
+        model.load_state_dict({**model.state_dict(), **tensors})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"the weights cannot be copied into the model: {reason}") from None
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    source: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    listen: Listener = silent,
+) -> Stored:
+    """Read any checkpoint: a directory, a weights file, or `hf-hub:owner/name[@revision]`.
+
+    The layout of the tensors is recognised by their names; `source` overrides it. `model` names the
+    architecture, and `image_size` (pixels, height and width) the size it was trained for, where the
+    file does not say them; else they are inferred from shapes, which `Stored.notes` tells.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or its `config.json` cannot be understood.
+        ConfigError: another model than the checkpoint says itself, or an unknown `source`.
+        WeightsError: the weights cannot be fetched, read or recognised.
+    """
+    path = hub.fetch(str(path), listen=listen) if hub.is_reference(path) else Path(path)
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        path = path.parent
+    told = Told() if path.is_file() else describe_directory(path)
+    if model is not None:
+        told = _with_model(told, model, path)
+    if image_size is not None:
+        told = replace(told, settings={"image_size": image_size, **told.settings})
+    tensors = read_tensors(path if path.is_file() else weights_in(path))
+    if told.source == "vitkit" and told.architecture is not None and source is None:
+        config = find_config(told.architecture, **told.settings)
+        return Stored(
+            architecture=told.architecture,
+            config=config,
+            tensors=tensors,
+            classes=told.classes,
+            preprocess=told.preprocess or {},
+        )
+    layout = detect(tensors, source)
+    ours, left = layout.read(tensors)
+    unknown = [name for name in left if not layout.ignores(name)]
+    if unknown:
+        more = f" (and {len(unknown) - 3} more)" if len(unknown) > 3 else ""
+        names = ", ".join(unknown[:3])
+        raise WeightsError(f"{path} holds {names}{more}, which {layout.source} has no place for")
+    guess = recognise(ours, left, layout, told)
+    classes = guess.config.num_classes
+    architecture = told.architecture or guess.architecture
+    return Stored(
+        architecture=architecture,
+        config=guess.config,
+        tensors=ours,
+        classes=told.classes if len(told.classes) == classes else tuple(map(str, range(classes))),
+        preprocess=told.preprocess or preprocess_of(layout, architecture, guess.config),
+        source=layout.source,
+        left=left,
+        resize=layout.resize,
+        notes=guess.notes,
+        size_is_told=told.architecture is not None or "image_size" in told.settings,
+    )
+
+
+def _with_model(told: Told, model: str, path: Path) -> Told:
+    architecture = model.partition(".")[0]
+    family = type(find_config(architecture))
+    if told.architecture not in (None, architecture):
+        raise ConfigError(
+            f"{path} says itself that it is {told.architecture}, not {model}; leave the model out"
+        )
+    return replace(told, architecture=architecture, family=family)
+
+
+def preprocess_of(layout: Layout, architecture: str, config: Config) -> dict[str, Any]:
+    """How images were prepared for weights in a layout, where nothing beside them says it."""
+    usual = {**timm_config.published_preprocess(architecture), **layout.preprocess}
+    channels = config.in_channels
+    statistics = {
+        key: usual[key] if channels == 3 else [sum(usual[key]) / 3] * channels
+        for key in ("mean", "std")
+    }
+    return {**usual, **statistics, "input_size": [channels, *config.image_size]}
 
 
 def save(
@@ -74,13 +191,27 @@ def save(
     """
     description = describe(model.config, architecture, classes, preprocess)
     whole = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(directory / CONFIG) as config, replacing(directory / WEIGHTS) as weights:
+    write_checkpoint(directory, whole, {CONFIG: description})
+
+
+def write_checkpoint(
+    directory: Path, tensors: Mapping[str, Tensor], descriptions: Mapping[str, Any]
+) -> None:
+    """Write `model.safetensors` and JSON files; all are on the disk before one gets its name.
+
+    Raises:
+        CheckpointError: the disk does not take it.
+    """
+    with contextlib.ExitStack() as files:
+        for name, content in descriptions.items():
+            file = files.enter_context(replacing(directory / name))
+            file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+            sync(file)
+        weights = files.enter_context(replacing(directory / WEIGHTS))
         try:
-            save_file(whole, weights, metadata={"format": "pt"})
+            save_file(dict(tensors), weights, metadata={"format": "pt"})
         except SafetensorError as error:  # it wraps what the system says, such as a full disk
             raise CheckpointError(f"{directory} cannot be written: {error}; make room") from None
-        config.write_text(json.dumps(description, indent=2) + "\n", "utf-8")
-        sync(config)
 
 
 def describe(
@@ -88,7 +219,7 @@ def describe(
 ) -> dict[str, Any]:
     """The content of `config.json`: timm's keys, and ours under `vitkit`."""
     try:
-        timm_name, arguments = architecture, timm.model_args(architecture, config)
+        timm_name, arguments = architecture, timm_config.model_args(architecture, config)
     except WeightsError:
         timm_name, arguments = f"vitkit_{architecture}", {}
     return {
@@ -101,168 +232,11 @@ def describe(
             **preprocess,
             "num_classes": config.num_classes,
             "fixed_input_size": True,
-            **timm.head_names(architecture, config),
+            **timm_config.head_names(config),
         },
         "vitkit": {
             "version": __version__,
             "architecture": architecture,
-            "model": timm.changes(architecture, config),
+            "model": timm_config.changes(architecture, config),
         },
     }
-
-
-def load(path: Path, *, model: str | None = None) -> Stored:
-    """Read a checkpoint directory, or a weights file that `model` names the architecture of.
-
-    Raises:
-        CheckpointError: there is no checkpoint, or its `config.json` cannot be understood.
-        ConfigError: a weights file without `model`, or a directory of another one.
-        WeightsError: the weights cannot be read.
-    """
-    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
-        path = path.parent
-    if path.is_file():
-        return _load_file(path, model)
-    if not (path / CONFIG).is_file():
-        raise CheckpointError(
-            f"{path} holds no {CONFIG}; give a run or checkpoint directory, or a weights file"
-        )
-    try:
-        cfg = json.loads((path / CONFIG).read_text("utf-8"))
-        architecture = str(cfg["vitkit"]["architecture"]).partition(".")[0]
-        settings = {**cfg["vitkit"]["model"], "num_classes": cfg["num_classes"]}
-        config = find_config(architecture, **settings)
-        classes = _class_names(cfg["label_names"], config.num_classes)
-        preprocess = dict(cfg["pretrained_cfg"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        where = path / CONFIG
-        raise CheckpointError(f"{where} describes no vitkit model: {kind}{error}") from None
-    if model is not None and model.partition(".")[0] != architecture:
-        raise ConfigError(
-            f"{path} says itself that it is {architecture}, not {model}; leave the model out"
-        )
-    return Stored(
-        architecture=architecture,
-        config=config,
-        tensors=read_tensors(path / WEIGHTS),
-        classes=classes,
-        preprocess=preprocess,
-    )
-
-
-def _class_names(names: Any, count: int) -> tuple[str, ...]:
-    if not isinstance(names, list) or len(names) != count:
-        raise ConfigError(f"label_names={reprlib.repr(names)} is no list of {count} names")
-    return tuple(map(str, names))
-
-
-def _load_file(path: Path, model: str | None) -> Stored:
-    if model is None:
-        raise ConfigError(
-            f"{path} does not say which model it is of; "
-            "name it with --model, or model=... in Python"
-        )
-    tensors = read_tensors(path)
-    heads = [tensors[name] for name in ("head.bias", "head.fc.bias") if name in tensors]
-    if heads and heads[0].ndim != 1:
-        shape = tuple(heads[0].shape)
-        raise WeightsError(f"{path} has a head with a bias of shape {shape}, not (classes,)")
-    count = len(heads[0]) if heads else 0
-    architecture = model.partition(".")[0]
-    return Stored(
-        architecture=architecture,
-        config=find_config(model, num_classes=count),
-        tensors=tensors,
-        classes=tuple(map(str, range(count))),
-        preprocess=timm.published_preprocess(architecture),
-    )
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file, on the CPU.
-
-    Nothing is ever unpickled that could run code. Wrappers that training scripts put around a state
-    dict are taken off, averaged weights first.
-
-    Raises:
-        WeightsError: the file is absent, damaged, of another kind, or holds more than tensors.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist")
-    if path.suffix == ".safetensors":
-        try:
-            return _unwrap(load_file(path, device="cpu"), path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is no whole safetensors file: {error}") from None
-    if path.suffix not in (".pth", ".pt", ".bin"):
-        raise WeightsError(f"{path} is of no known kind; use .safetensors, .pth, .pt or .bin")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            f"{path} is damaged, or holds Python objects beside tensors, which could run code when "
-            "read, and is refused; save its state dict alone, or as .safetensors"
-        ) from None
-    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise WeightsError(f"{path} is no whole PyTorch file: {reason}") from None
-    return _unwrap(content, path)
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not named tensors")
-    tensors: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path} holds {name!r}, which is no tensor, among its weights")
-        if not _is_plain(value):
-            raise WeightsError(
-                f"{path} holds {name!r} as a sparse, quantised, repeated or empty tensor; "
-                "save it as a plain one"
-            )
-        while name.startswith(PREFIXES):
-            name = name.partition(".")[2]
-        tensors[name] = value
-    return tensors
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether every number of a tensor stands in memory, one after the other or by strides."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        return False
-    return tensor.untyped_storage().nbytes() >= tensor.nbytes
-
-
-def load_tensors(model: Backbone, tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into a model; every name and shape must agree.
-
-    Raises:
-        WeightsError: a tensor is missing, unexpected, of another shape or of no float type.
-    """
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in tensors]
-    problems += [f"{name} is unexpected" for name in tensors if name not in own]
-    both = [(name, tensors[name], own[name]) for name in own if name in tensors]
-    problems += [
-        f"{name} has shape {tuple(given.shape)}, not {tuple(wanted.shape)}"
-        for name, given, wanted in both
-        if given.shape != wanted.shape
-    ]
-    problems += [
-        f"{name} has type {given.dtype}, which is no float"
-        for name, given, _ in both
-        if not given.is_floating_point()
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise WeightsError(f"the weights do not fit the model: {'; '.join(problems[:3])}{more}")
-    try:
-        model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"the weights cannot be copied into the model: {reason}") from None

@@ -15,7 +15,7 @@ from vitkit.models import CONFIGS, build, find_config
 from vitkit.models.backbone import Config
 from vitkit.models.swin import SwinConfig
 from vitkit.models.vit import ViTConfig
-from vitkit.weights.formats.timm import changes, head_names, model_args, published_preprocess
+from vitkit.weights.formats.timm_config import changes, head_names, model_args, published_preprocess
 
 VIT, DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 SWIN = "swin_tiny_patch4_window7_224"
