@@ -432,7 +432,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         ("std", [1e-60, 0.5, 0.5], "std at least 1e-6"),
         ("interpolation", ["bicubic"], "has no preprocessing we know"),
         ("interpolation", "spline", "'spline' is unknown"),
-        ("crop_mode", "squash", "crop_mode='squash'"),
+        ("crop_mode", "border", "crop_mode='border'"),
     ],
 )
 def test_damaged_preprocessing(

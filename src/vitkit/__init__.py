@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from vitkit.evaluation.metrics import Evaluation
-    from vitkit.models import create_model, list_models
+    from vitkit.models import list_models
     from vitkit.training.directory import Run
+    from vitkit.weights.pretrained import create_model
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _MODULES = {
     "Evaluation": "vitkit.evaluation.metrics",
     "Prediction": "vitkit.classifier",
     "Run": "vitkit.training.directory",
-    "create_model": "vitkit.models",
+    "create_model": "vitkit.weights.pretrained",
     "evaluate": "vitkit.api",
     "list_models": "vitkit.models",
     "load": "vitkit.classifier",

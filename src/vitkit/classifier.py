@@ -19,9 +19,11 @@ from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, ImageError
 from vitkit.models.backbone import Backbone
+from vitkit.progress import Listener, silent
 from vitkit.runtime.device import Precision, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.weights import store
+from vitkit.weights.hub import is_reference
 
 # Where a run keeps weights to predict with, the best first. The hidden ones are left by a crash
 # while the others were being replaced.
@@ -193,21 +195,27 @@ def load(
     model: str | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
+    listen: Listener = silent,
 ) -> Classifier:
-    """A classifier from a run (its best weights), a checkpoint directory or a weights file.
+    """A classifier from a run (its best weights), or from a checkpoint of any layout.
 
-    `model` names the architecture where a weights file cannot say it.
+    A checkpoint is a directory of ours, timm's or Hugging Face's, a weights file, or
+    `hf-hub:owner/name[@revision]`. `model` names the architecture where a weights file cannot say
+    it and shapes do not tell.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
         ConfigError: `model` is missing, or not what the checkpoint says of itself.
         WeightsError: its weights cannot be read or do not fit.
     """
-    path = Path(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a run, a checkpoint or a weights file")
-    path = next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
-    stored = store.load(path, model=model)
+    if not is_reference(path):
+        path = Path(path)
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} does not exist; give a run, a checkpoint or a weights file"
+            )
+        path = next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
+    stored = store.load(path, model=model, listen=listen)
     try:
         preprocess = Preprocess.from_timm(stored.preprocess)
         if preprocess.channels != stored.config.in_channels:
@@ -221,7 +229,7 @@ def load(
         preprocess,
         stored.classes,
         architecture=stored.architecture,
-        origin=path,
+        origin=path if isinstance(path, Path) else None,
         device=device,
         precision=precision,
     )

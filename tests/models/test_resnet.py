@@ -66,6 +66,7 @@ def test_matches_torchvision(block: Any) -> None:
         ({"depths": (2, 0, 2, 2)}, "depths=0 is not between 1 and 1024"),
         ({"block": "wide"}, "block='wide' is unknown; choose basic or bottleneck"),
         ({"dim": 0}, "dim=0 is not between 1 and 65536"),
+        ({"dim": 7}, "dim=7 is too narrow for a ResNet; try 8"),
         ({"dim": 16_384}, "dims=131072 is not between 1 and 65536"),
         ({"drop_path": 1.0}, "drop_path=1.0 is no probability"),
         ({"image_size": (0, 224)}, "image_size=0 is not between"),

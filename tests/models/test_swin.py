@@ -72,8 +72,14 @@ def test_matches_timm_built_for_another_size() -> None:
     assert_equal_logits(ours, theirs, torch.randn(2, 3, 192, 256))
 
 
-@pytest.mark.parametrize("size", [(192, 256), (200, 230), (37, 61)])
-def test_matches_timm_given_another_size(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_matches_timm_given_192x256(name: str) -> None:
+    ours, theirs = pair(name, depths=(1, 2, 2, 1), strict_img_size=False)
+    assert_equal_logits(ours, theirs, torch.randn(1, 3, 192, 256))
+
+
+@pytest.mark.parametrize("size", [(200, 230), (37, 61)])
+def test_pads_sides_that_are_no_multiple_of_patch_and_window(size: tuple[int, int]) -> None:
     ours, theirs = pair(TINY, depths=(2, 2, 2, 2), strict_img_size=False)
     theirs.patch_embed.dynamic_img_pad = True
     assert_equal_logits(ours, theirs, torch.randn(1, 3, *size))

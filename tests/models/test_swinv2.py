@@ -17,6 +17,7 @@ from torchvision.models.swin_transformer import (
 
 from vitkit.errors import ConfigError
 from vitkit.layers.cosine_window import CosineWindowAttention
+from vitkit.models import source
 from vitkit.models.cost import cost
 from vitkit.models.swinv2 import CONFIGS, PostNormBlock, SwinV2, SwinV2Config
 
@@ -102,7 +103,7 @@ def test_parameters_and_windows_are_timms(name: str) -> None:
 )
 def test_published_cost(name: str, gmacs: float) -> None:
     assert cost(name).macs / 1e9 == pytest.approx(gmacs, rel=0.01)
-    assert cost(name).source == "arXiv:2111.09883"
+    assert source(name) == "arXiv:2111.09883"
 
 
 @pytest.mark.parametrize("name", ["tiny_window8_256", "base_window12_192", "base_window16_256"])

@@ -213,20 +213,23 @@ def test_a_run_stopped_twice_ends_as_if_it_had_not_been(
 
 CNNS: dict[str, dict[str, Any]] = {
     "convnet_3_32": {"model.dims": [4, 8]},
-    "resnet18": {"model.dim": 4, "model.depths": [1, 1, 1, 1], "model.drop_path": 0.2},
+    "resnet18": {"model.dim": 8, "model.depths": [1, 1, 1, 1], "model.drop_path": 0.2},
 }
 
 
-@pytest.mark.parametrize("name", CNNS)
-@pytest.mark.parametrize("ema", [0.9, 0])
-def test_a_stopped_cnn_ends_as_if_it_had_not_been(tmp_path: Path, name: str, ema: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "ema"), [("convnet_3_32", 0.9), ("resnet18", 0.9), ("resnet18", 0)]
+)
+def test_a_stopped_cnn_ends_as_if_it_had_not_been(
+    colours: Path, tmp_path: Path, name: str, ema: float
+) -> None:
     """Running statistics go on where they were, in the weights and in their average."""
-    settings = {"data.image_size": 32, "epochs": 1, "batch_size": 256, "ema": ema, **CNNS[name]}
+    settings = {"data.image_size": 32, "epochs": 2, "batch_size": 16, "ema": ema, **CNNS[name]}
     settings |= {"lr": 1e-2, "precision": "fp32", "device": "cpu"}
-    whole = vitkit.train("digits", model=name, out=tmp_path / "whole", **settings)
+    whole = vitkit.train(colours, model=name, out=tmp_path / "whole", **settings)
     out = tmp_path / "parts"
-    vitkit.train("digits", model=name, out=out, stop=stopping_after(2), **settings)
-    parts = vitkit.train("digits", out=out, resume=True)
+    vitkit.train(colours, model=name, out=out, stop=stopping_after(2), **settings)
+    parts = vitkit.train(colours, out=out, resume=True)
     assert parts.finished
     assert digest(out / "best") == digest(whole.directory / "best")
     assert weights(out / "last") == weights(whole.directory / "last")

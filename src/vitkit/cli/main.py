@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vitkit
-from vitkit.cli import demo, doctor, evaluate, models, predict, train
+from vitkit.cli import convert, demo, doctor, evaluate, models, predict, train
 from vitkit.cli.screen import warn
 from vitkit.errors import ConfigError, VitkitError, nearest
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "convert": convert.convert,
     "doctor": doctor.doctor,
 }
 DEBUG = "With --debug, an error shows its traceback."

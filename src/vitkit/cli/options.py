@@ -7,7 +7,9 @@ import typer
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CKPT", help="A run or checkpoint directory, or a weights file."),
+    typer.Argument(
+        metavar="CKPT", help="A run, a checkpoint directory, a weights file or hf-hub:owner/name."
+    ),
 ]
 Data = Annotated[
     str,

@@ -76,7 +76,9 @@ class RegNetConfig(Config):
         if self.rounding == "nearest":
             return tuple(group * round(width / group) for width, group in pairs)
         # torchvision rounds halves up, and up too what would lose more than a tenth.
-        halves_up = ((width, group, (width + group // 2) // group * group) for width, group in pairs)
+        halves_up = (
+            (width, group, (width + group // 2) // group * group) for width, group in pairs
+        )
         return tuple(dim if dim >= 0.9 * width else dim + group for width, group, dim in halves_up)
 
     @property

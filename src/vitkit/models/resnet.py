@@ -13,6 +13,10 @@ from vitkit.models import check
 from vitkit.models.backbone import Config
 from vitkit.models.cnn import CNN, Block, he_normal
 
+# Seen in torch 2.14 on a CPU: the backward pass of a 1x1 convolution of stride 2, channels last and
+# of up to 6 channels, writes beyond its memory.
+LEAST_DIM = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResNetConfig(Config):
@@ -32,6 +36,8 @@ class ResNetConfig(Config):
         check.choices(self)
         if len(self.depths) != 4:
             raise ConfigError(f"depths={self.depths} are not four stages; try (2, 2, 2, 2)")
+        if self.dim < LEAST_DIM:
+            raise ConfigError(f"dim={self.dim} is too narrow for a ResNet; try {LEAST_DIM}")
 
     @property
     def dims(self) -> tuple[int, ...]:

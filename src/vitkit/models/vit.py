@@ -119,9 +119,7 @@ class Block(nn.Module):
         self.ls1 = _layer_scale(c)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(c.dim, eps=c.norm_eps)
-        self.mlp = Mlp(
-            c.dim, int(c.dim * c.mlp_ratio), activation=c.activation, dropout=c.dropout
-        )
+        self.mlp = Mlp(c.dim, int(c.dim * c.mlp_ratio), activation=c.activation, dropout=c.dropout)
         self.ls2 = _layer_scale(c)
         self.drop_path2 = DropPath(drop_path)
 

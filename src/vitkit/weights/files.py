@@ -1,279 +1,263 @@
-"""Files of named tensors, from anywhere: read with suspicion, and never run.
-
-What a file is, its first bytes tell. Everything that it says of sizes is checked against its own
-length before memory is taken.
-"""
+"""Named tensors out of any file of weights, on the CPU, with their names as models have them."""
 
 import json
-import pickle
-import reprlib
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path
-from typing import IO, Any, Literal
+import math
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitkit.errors import WeightsError
+from vitkit.weights.containers import npz, pytorch, safetensors
 
-Kind = Literal["safetensors", "pytorch", "numpy"]
-SUFFIXES: dict[str, Kind] = {
-    ".safetensors": "safetensors",
-    ".pth": "pytorch",
-    ".pt": "pytorch",
-    ".bin": "pytorch",
-    ".npz": "numpy",
-}
-WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")  # where training scripts put it
-PREFIXES = ("module.", "_orig_mod.")
-IN_DIRECTORY = (  # what the weights of a checkpoint directory are called, the best first
+# By preference, as Hugging Face, timm and we name them in a directory or repository.
+USUAL = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")  # the only one of these, otherwise
+BESIDE = (  # what trainers leave there besides
+    "training_args.bin",
+    "optimizer.bin",
+    "optimizer.pt",
+    "scaler.pt",
+    "scheduler.bin",
+    "scheduler.pt",
+    "rng_state.pth",
+)
+INDEX = ".index.json"
 
-# The largest published models have some 1,500 tensors. More than this is no model, and only takes
-# time.
-MOST_TENSORS = 20_000
-MOST_HEADER = 2**23  # bytes of a safetensors header; 20,000 tensors need a third of it
-MOST_INDEX = 2**23  # bytes of an index of shards
-MOST_EXPANSION = 16  # times its size that a zip may unpack to; trained weights hardly shrink
-SLACK = 2**24  # bytes that a small zip may unpack to in any case
+WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")  # where training scripts put it
+PREFIXES = ("module.", "_orig_mod.")  # of models in parallel, and of compiled ones
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+COUNTERS = (  # the last part of the names of what are whole numbers by nature
+    "num_batches_tracked",
+    "n_averaged",
+    "position_ids",
+    "relative_position_index",
+    "step",
+)
+MAX_SHARING = 2  # tied weights are one tensor under two names
+MAX_INDEX_BYTES = 4_000_000  # 500 for each of MAX_TENSORS; 100 are usual
+
+FOREIGN = (
+    (b"version https://git-lfs", "a pointer of git-lfs in place of the file; run `git lfs pull`"),
+    (b"\x93NUMPY", "one NumPy array without a name; use numpy.savez"),
+    (b"\x89HDF", "HDF5, as Keras writes it; save it as .safetensors"),
+    (b"\x80", "a plain pickle, which could run code when read, and is refused; use .safetensors"),
+    (b"\x1f\x8b", "gzip; unpack it"),
+    (b"<", "a web page; fetch the file again"),
+)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a safetensors, PyTorch or NumPy file, or of an index of them, on the CPU.
-
-    Nothing is ever unpickled that could run code. Wrappers that training scripts put around a state
-    dict are taken off, averaged weights first.
+def find_weights(names: Collection[str], place: str) -> str:
+    """The name of the weights among the names of a directory or repository.
 
     Raises:
-        WeightsError: the file is absent, damaged, of another kind, or holds more than tensors.
+        WeightsError: none, or several that may be meant.
     """
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist" if not path.exists() else f"{path} is no file")
-    try:
-        kind = _kind_of(path)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
-    readers = {"safetensors": _read_safetensors, "pytorch": _read_pytorch, "numpy": _read_numpy}
-    tensors = _unwrap(readers[kind](path), path)
-    _check_finite(tensors, path)
-    return tensors
+    for name in USUAL:
+        if name in names:
+            return name
+    for suffix in SUFFIXES:
+        found = sorted(n for n in names if n.endswith(suffix) and n not in BESIDE and "/" not in n)
+        if len(found) > 1:
+            raise WeightsError(
+                f"{place} holds {len(found)} files of weights ({', '.join(found[:3])}); give one"
+            )
+        if found:
+            return found[0]
+    raise WeightsError(f"{place} holds no weights; {USUAL[0]} is the usual name")
 
 
 def weights_in(directory: Path) -> Path:
-    """The weights file of a directory: a well-known name, or the only one that there is.
+    """The file of weights in a directory.
 
     Raises:
-        WeightsError: there is none, or there are several.
+        WeightsError: none, or several that may be meant; the directory cannot be read.
     """
-    for name in IN_DIRECTORY:
-        if (directory / name).is_file():
-            return directory / name
-    found = [path for path in sorted(directory.iterdir()) if path.suffix in SUFFIXES]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5]) or "nothing else"
-        why = "does not exist" if not found else f"does not exist, and there are {names}"
-        raise WeightsError(f"{directory / IN_DIRECTORY[0]} {why}; name the file itself")
-    return found[0]
-
-
-def _kind_of(path: Path) -> Kind:
-    with open(path, "rb") as file:
-        head = file.read(9)
-    if head[:4] == b"PK\x03\x04":
-        return "numpy" if _zip_of_arrays(path) else "pytorch"
-    if head[8:] == b"{" and path.suffix != ".npz":
-        return "safetensors"
-    if head[:1] == b"\x80":  # a bare pickle, as PyTorch wrote until 1.6
-        return "pytorch"
-    if path.suffix not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
-        raise WeightsError(f"{path} is of no known kind; use {known}")
-    return SUFFIXES[path.suffix]
-
-
-def _zip_of_arrays(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any(info.filename.endswith(".npy") for info in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return path.suffix == ".npz"
+        names = [path.name for path in directory.iterdir()]
+    except OSError as error:
+        raise WeightsError(f"{directory} cannot be read: {error.strerror}") from None
+    return directory / find_weights(names, str(directory))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > min(MOST_HEADER, path.stat().st_size):
+def listed_shards(index: Path) -> dict[str, set[str]]:
+    """The files that an index lists, with the names of the tensors in each.
+
+    Raises:
+        WeightsError: it is no index, or leads elsewhere than beside it.
+    """
+    try:
+        if index.stat().st_size > MAX_INDEX_BYTES:
+            raise ValueError("too large")
+        places = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards: dict[str, set[str]] = {}
+        for name, file in places.items():
+            shards.setdefault(str(file), set()).add(str(name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(
-            f"{path} is no whole safetensors file: its header would have {length:,} bytes"
-        )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
-            _check_count(len(names), path)
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no whole safetensors file: {error}") from None
-
-
-def _read_pytorch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        _check_zip(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            f"{path} is damaged, or holds Python objects beside tensors, which could run code when "
-            "read, and is refused; save its state dict alone, or as .safetensors"
+            f"{index} is JSON, but no index of weights; give the weights, or their directory"
         ) from None
-    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise WeightsError(f"{path} is no whole PyTorch file: {reason}") from None
+    for file in shards:
+        if PurePosixPath(file).name != file or "\\" in file or "\0" in file:
+            raise WeightsError(f"{index} leads to {_show(file)}; its files must lie beside it")
+    return shards
 
 
-def _read_numpy(path: Path) -> dict[str, Tensor]:
-    _check_zip(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            return {
-                info.filename.removesuffix(".npy"): _read_array(archive, info) for info in infos
-            }
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    except Exception as error:  # damaged bytes again
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise WeightsError(f"{path} is no whole .npz file: {reason}") from None
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a file of weights, on the CPU.
+
+    The kind of file is seen from its first bytes: `.safetensors`, PyTorch's, `.npz`, or the index
+    of several of them. Nothing is ever unpickled that could run code. Wrappers that training
+    scripts put around a state dict are taken off, averaged weights first. Large files are mapped
+    into memory, so a file must not be written to while its tensors are in use.
+
+    Raises:
+        WeightsError: the file is absent, damaged, of another kind, holds more than plain tensors,
+            whole numbers in place of floats, or NaN or infinity.
+    """
+    path = Path(path)
+    whole = _read_index(path) if _is_index(path) else _read_one(path)
+    if not whole:
+        raise WeightsError(f"{path} holds no tensors")
+    tensors: dict[str, Tensor] = {}
+    for full_name, tensor in whole.items():
+        name = full_name
+        while name.startswith(PREFIXES):
+            name = name.partition(".")[2]
+        if name in tensors:
+            raise WeightsError(f"{path} holds {_show(name)} twice, with and without a prefix")
+        tensors[name] = tensor
+    return tensors
 
 
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
-    """One array of an `.npz`, its header checked against the bytes that there are."""
-    with archive.open(info) as file:
-        shape, is_fortran, dtype = _array_header(file)
-        name = reprlib.repr(info.filename)
-        if dtype.hasobject:
-            raise WeightsError(f"{name} holds Python objects, which could run code, and is refused")
-        bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None  # JAX's
-        if dtype.kind not in "biuf" and not bfloat16:
-            raise WeightsError(f"{name} has type {dtype}, which is no number")
-        size = dtype.itemsize
-        for side in shape:
-            size *= side
-        if size > info.file_size:
-            raise WeightsError(f"{name} would have {size:,} bytes, more than the file holds of it")
-        data = file.read(size)
-        if len(data) != size:
-            raise WeightsError(f"{name} ends after {len(data):,} of {size:,} bytes")
-    order: Any = "F" if is_fortran else "C"
-    flat = np.frombuffer(bytearray(data), np.dtype("i2") if bfloat16 else dtype)
-    array = np.ascontiguousarray(flat.reshape(shape, order=order)).reshape(shape)
-    tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-    return tensor.view(torch.bfloat16) if bfloat16 else tensor
-
-
-def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _check_zip(path: Path) -> None:
-    """Refuse a zip that unpacks to far more than a file of weights can."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = [info.file_size for info in archive.infolist()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise WeightsError(f"{path} is no whole zip file, as weights are: {error}") from None
-    _check_count(len(sizes), path)
-    if sum(sizes) > path.stat().st_size * MOST_EXPANSION + SLACK:
+def _read_one(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file that holds them, checked."""
+    read = _reader(path)
+    content = _unwrapped(read(path), path)
+    tensors = {name: _plain(name, value, path) for name, value in content.items()}
+    size, total = path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values())
+    if read is pytorch.read and total > MAX_SHARING * size:  # the others are bounded as they are
         raise WeightsError(
-            f"{path} would unpack to {sum(sizes):,} bytes, which no weights do; it is refused"
+            f"{path} makes {total} bytes of tensors out of {size}, by using some again and again; "
+            "save each as a plain one"
         )
+    for name, tensor in tensors.items():
+        _check_numbers(name, tensor, path)
+    return tensors
 
 
-def _check_count(count: int, path: Path) -> None:
-    if count > MOST_TENSORS:
-        raise WeightsError(
-            f"{path} has {count:,} parts, more than the {MOST_TENSORS:,} that we read"
-        )
+def _reader(path: Path) -> Callable[[Path], Any]:
+    """What reads a file, by its first bytes."""
+    start = _beginning(path)
+    if start[8:9] == b"{":
+        return safetensors.read
+    if start.startswith(b"PK\x03\x04"):
+        return npz.read if _is_npz(path) else pytorch.read
+    if start.startswith(pytorch.LEGACY):
+        return pytorch.read
+    looks = next((text for magic, text in FOREIGN if start.lstrip().startswith(magic)), "")
+    if looks:
+        raise WeightsError(f"{path} is of no known kind: it is {looks}")
+    what = f"its first bytes are {start[:8]!r}" if start else "it is empty"
+    raise WeightsError(
+        f"{path} is of no known kind: {what}; use .safetensors, .pth, .pt, .bin or .npz"
+    )
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file, once it is known to be one."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                return file.read(64)
+    except FileNotFoundError:
+        what = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise WeightsError(f"{path} {what}") from None
+    except (OSError, ValueError) as error:  # such as no permission, or a name with a zero byte
+        why = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path} cannot be read: {why}") from None
+    what = "a directory" if stat.S_ISDIR(mode) else "a pipe or device"
+    raise WeightsError(f"{path} is {what}, not a file of weights")
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether the first member of a zip is an array."""
+    with open(path, "rb") as file:
+        header = file.read(30)
+        name = file.read(int.from_bytes(header[26:28], "little"))
+    return name.endswith(b".npy")
+
+
+def _is_index(path: Path) -> bool:
+    """Whether a file is JSON; the length that begins a safetensors file may look like a brace."""
+    start = _beginning(path)
+    return start.lstrip().startswith(b"{") and b"\0" not in start[:8]
+
+
+def _read_index(path: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index names, which lie beside it."""
+    tensors: dict[str, Tensor] = {}
+    for file, names in listed_shards(path).items():
+        shard = path.parent / file
+        if not os.path.exists(shard):  # false for any name that cannot be
+            raise WeightsError(f"{path} needs {file}, which is not there; fetch all of its files")
+        content = _read_one(shard)
+        if missing := names - content.keys():
+            raise WeightsError(f"{shard} lacks {_show(min(missing))}, which {path.name} lists")
+        if twice := content.keys() & tensors.keys():
+            raise WeightsError(f"{shard} holds {_show(min(twice))}, as another shard does")
+        tensors |= content
+    return tensors
+
+
+def _unwrapped(content: Any, path: Path) -> Mapping[Any, Any]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not named tensors")
-    _check_count(len(content), path)
-    tensors: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path} holds {name!r}, which is no tensor, among its weights")
-        if not _is_plain(value):
-            raise WeightsError(
-                f"{path} holds {name!r} as a sparse, quantised, repeated or empty tensor; "
-                "save it as a plain one"
-            )
-        while name.startswith(PREFIXES):
-            name = name.partition(".")[2]
-        tensors[name] = value
-    return tensors
+    return content
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether every number of a tensor stands in memory, one after the other or by strides."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        return False
-    return tensor.untyped_storage().nbytes() >= tensor.nbytes
+def _plain(name: Any, value: Any, path: Path) -> Tensor:
+    """A tensor that has each of its numbers in memory, one after the other or by strides."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        raise WeightsError(f"{path} holds {_show(name)}, which is no tensor, among its weights")
+    strided = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+    if not strided or value.untyped_storage().nbytes() < value.nbytes:
+        raise WeightsError(
+            f"{path} holds {_show(name)} as a sparse, quantised, repeated or empty tensor; "
+            "save it as a plain one"
+        )
+    return value.detach()
 
 
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or tensor.element_size() < 2:
-            continue
-        # The sum is infinite or nan if a number is; finite ones may overflow it, so look again.
-        total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-        if not total.isfinite() and not tensor.isfinite().all():
-            raise WeightsError(
-                f"{path} holds {name!r} with nan or infinity; the weights are broken"
-            )
+def _check_numbers(name: str, tensor: Tensor, path: Path) -> None:
+    if tensor.dtype not in FLOATS:
+        fractional = tensor.is_floating_point() or tensor.is_complex()
+        if not fractional and name.replace("/", ".").rpartition(".")[2] in COUNTERS:
+            return
+        raise WeightsError(
+            f"{path} holds {_show(name)} as {tensor.dtype}, where weights are float32, float16, "
+            "bfloat16 or float64"
+        )
+    # The smallest and the largest number tell it in one pass, 16 times as fast as `isfinite`.
+    if tensor.numel() and not all(math.isfinite(end.item()) for end in tensor.aminmax()):
+        raise WeightsError(
+            f"{path} holds NaN or infinity in {_show(name)}; it is damaged, or its training "
+            "diverged: take an earlier checkpoint"
+        )
 
 
-def _read_shards(path: Path) -> dict[str, Tensor]:
-    """The tensors of an index, from the files beside it."""
-    shards = read_index(path)
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(shards.values())):
-        tensors |= read_tensors(path.parent / name)
-    missing = [name for name in shards if name not in tensors]
-    if missing:
-        raise WeightsError(f"{path} promises {missing[0]}, which no file has")
-    return tensors
-
-
-def read_index(path: Path) -> dict[str, str]:
-    """Which file each tensor is in, as an index says it: `{"weight_map": {name: file}}`.
-
-    Raises:
-        WeightsError: it is no index, or names a file that is not beside it.
-    """
-    try:
-        if path.stat().st_size > MOST_INDEX:
-            raise ValueError("too large")
-        shards: dict[str, str] = json.loads(path.read_text("utf-8"))["weight_map"]
-        outside = [name for name in shards.values() if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is no index of weights: {reason}") from None
-    if outside:
-        raise WeightsError(f"{path} names {outside[0]!r}, which is no file beside it")
-    return shards
+def _show(name: object) -> str:
+    return repr(name)[:100]

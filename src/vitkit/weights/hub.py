@@ -11,7 +11,7 @@ from typing import Any
 
 from vitkit.errors import ConfigError, WeightsError
 from vitkit.progress import Listener, Progress, silent
-from vitkit.weights.files import IN_DIRECTORY, SUFFIXES, read_index
+from vitkit.weights.files import find_weights, listed_shards
 
 SCHEMES = ("hf-hub:", "hf_hub:")
 DESCRIPTIONS = ("config.json", "preprocessor_config.json")
@@ -88,16 +88,9 @@ def choose(names: Iterable[str], repository: str) -> Iterator[str]:
         WeightsError: there are no weights.
     """
     there = set(names)
-    weights = [name for name in IN_DIRECTORY if name in there]
-    others = [name for name in sorted(there) if Path(name).suffix in SUFFIXES]
-    if not weights and len(others) != 1:
-        found = ", ".join(others[:5]) or "none"
-        raise WeightsError(
-            f"{repository} has no {IN_DIRECTORY[0]} and not one other weights file ({found}); "
-            "download the file that you mean and name it"
-        )
+    weights = find_weights(there, repository)
     yield from (name for name in DESCRIPTIONS if name in there)
-    yield (weights or others)[0]
+    yield weights
 
 
 def shards_of(indices: Iterable[Path]) -> list[str]:
@@ -106,7 +99,7 @@ def shards_of(indices: Iterable[Path]) -> list[str]:
     Raises:
         WeightsError: it is no such index.
     """
-    return sorted({name for index in indices for name in read_index(index).values()})
+    return sorted({name for index in indices for name in listed_shards(index)})
 
 
 def download(repository: str, revision: str | None, name: str, listen: Listener) -> Path:

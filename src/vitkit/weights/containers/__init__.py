@@ -6,8 +6,8 @@ is out of proportion to the file.
 """
 
 # A published model has under 1,500 tensors, a training run with averages and the state of AdamW
-# five times as many. So many take the slowest reader, PyTorch's, 1.3 s.
-MAX_TENSORS = 8_000
+# four times as many. So many take the slowest reader, PyTorch's, a second.
+MAX_TENSORS = 6_000
 
 
 def reason(error: BaseException) -> str:

@@ -21,12 +21,13 @@ from vitkit.weights.containers import MAX_TENSORS, reason, zip
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of the number that comes first
 LEGACY_PICKLES = 5  # that number, a version, the system, the content, the order of the numbers
+PROTOCOL = 2
 MAX_PICKLE_BYTES = 16_000_000  # 2,000 for each of MAX_TENSORS; 110 and a name are usual
 MAX_LINE = 200  # bytes in the name of a class
 
 # What one tensor takes at most in the pickle of a state dict, by operation, with a bit to spare.
-OPERATIONS = 60
-PER_TENSOR = {"TUPLE": 8, "REDUCE": 4, "BINPERSID": 1, "NEWOBJ": 1, "BUILD": 1}
+OPERATIONS = 50  # 30 are usual
+PER_TENSOR = {"REDUCE": 4, "BINPERSID": 1, "NEWOBJ": 1, "BUILD": 1}
 
 NUMBERS = ["BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short"]
 TYPES = [
@@ -86,7 +87,7 @@ def _read_zip(path: Path) -> Any:
         )
     content = found.get(f"{top}/data.pkl")
     if content is None:
-        raise WeightsError(f"{path} is a zip without {top[:100]}/data.pkl; save it again")
+        raise WeightsError(f"{path} is a zip without {top[:100] + '/data.pkl'!r}; give weights")
     if content.file_size > MAX_PICKLE_BYTES:
         raise _too_much(path)
     with zipfile.ZipFile(path) as archive:
@@ -128,6 +129,10 @@ def _check_program(file: IO[bytes], path: Path, *, pickles: int) -> None:
         used[operation.name.rstrip("123")] += 1
         if operation.name == "GLOBAL" and argument not in CLASSES:
             raise _unknown_class(path, str(argument).replace(" ", "."))
+        if operation.name == "PROTO" and argument != PROTOCOL:
+            raise WeightsError(
+                f"{path} has pickle protocol {argument}, PyTorch's is {PROTOCOL}; save it again"
+            )
         if count > OPERATIONS * MAX_TENSORS:
             raise _too_much(path)
     if any(used[name] > MAX_TENSORS * most for name, most in PER_TENSOR.items()):
@@ -143,10 +148,10 @@ def _too_much(path: Path) -> WeightsError:
 def _unknown_class(path: Path, name: str) -> WeightsError:
     if name.startswith("torch") and "Tensor" not in name:
         return WeightsError(
-            f"{path} holds a sparse, quantised, complex or empty tensor ({name[:100]}); save it as "
-            "a plain one"
+            f"{path} holds a tensor that is sparse, quantised, complex, empty or of a class of its "
+            f"own ({name[:100]!r}); save it as a plain one"
         )
-    return _no_state_dict(path, name[:100])
+    return _no_state_dict(path, repr(name[:100]))
 
 
 def _no_state_dict(path: Path, what: str) -> WeightsError:

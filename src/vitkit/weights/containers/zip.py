@@ -83,7 +83,7 @@ def _check_end(path: Path) -> None:
             raise WeightsError(
                 f"{path} is no whole zip: it has no end, and was cut short; save or fetch it again"
             )
-        _, _, _, _, count, length, offset, _ = END.unpack_from(tail, place)
+        length, offset = END.unpack_from(tail, place)[5:7]
         end = at + place
         large = _large_end(file, end)
         if large is not None:
@@ -105,11 +105,13 @@ def _check_end(path: Path) -> None:
 
 def _large_end(file: IO[bytes], end: int) -> tuple[int, int, int] | None:
     """Place of the 64-bit end record, length and offset of the directory, where there is one."""
+    file.seek(max(0, end - LOCATOR.size))
+    locator = file.read(LOCATOR.size)
+    if not locator.startswith(b"PK\x06\x07"):
+        return None
     place = end - LOCATOR.size - LARGE_END.size
     file.seek(max(0, place))
-    record, locator = file.read(LARGE_END.size), file.read(LOCATOR.size)
-    if place < 0 or not locator.startswith(b"PK\x06\x07"):
-        return None
+    record = file.read(LARGE_END.size)
     if LOCATOR.unpack(locator)[2] != place or not record.startswith(b"PK\x06\x06"):
         return place, -1, 0  # a directory of no length is nowhere
     length, offset = LARGE_END.unpack(record)[-2:]

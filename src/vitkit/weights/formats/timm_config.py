@@ -50,7 +50,7 @@ ARGUMENTS: dict[type[Config], dict[str, str]] = {  # timm's names for fields of 
     RegNetConfig: EVERYWHERE,
 }
 POOLS = {"cls": "token", "mean": "avg", "attention": "map"}
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quickgelu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 FIRST_CONVOLUTIONS = {
     ResNetConfig: "conv1",
     RegNetConfig: "stem.conv",
@@ -176,7 +176,7 @@ def published_preprocess(architecture: str) -> dict[str, Any]:
     others = architecture.endswith(("dinov2", "resnet50_224"))
     augreg = architecture.startswith("vit_") and not others
     convolutional = isinstance(config, ResNetConfig | RegNetConfig)
-    small = 224 <= config.image_size[0] <= 256
+    small = 32 < config.image_size[0] <= 256
     return {
         "input_size": [config.in_channels, *config.image_size],
         "crop_pct": 0.95 if convolutional else 0.9 if small else 1.0,
