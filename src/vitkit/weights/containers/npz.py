@@ -38,7 +38,7 @@ def read(path: Path) -> dict[str, Tensor]:
                     tensors[name] = _tensor(file, member, f"{path} holds {name[:100]!r}")
     except WeightsError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise zip.damaged(path, error) from None
     return tensors
 

@@ -27,7 +27,7 @@ MAX_LINE = 200  # bytes in the name of a class
 
 # What one tensor takes at most in the pickle of a state dict, by operation, with a bit to spare.
 OPERATIONS = 50  # 30 are usual
-PER_TENSOR = {"REDUCE": 4, "BINPERSID": 1, "NEWOBJ": 1, "BUILD": 1}
+PER_TENSOR = {"TUPLE": 8, "REDUCE": 4, "BINPERSID": 1, "NEWOBJ": 1, "BUILD": 1}
 
 NUMBERS = ["BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short"]
 TYPES = [

@@ -43,7 +43,7 @@ def members(path: Path, *, compressions: Collection[int] = (zipfile.ZIP_STORED,)
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, struct.error) as error:
         raise damaged(path, error) from None
     # Compared without regard to case, as PyTorch looks them up.
     if len({member.filename.lower() for member in found}) < len(found):
