@@ -99,7 +99,7 @@ def test_only_distilled_models_have_the_second_token(name: str, our_model: Build
 @pytest.mark.parametrize("name", CONFIGS)
 def test_matches_timm(name: str, pair: Pair) -> None:
     """The first blocks of every variant, at its own size and at 192x256: positions are resized."""
-    depth = 2 if CONFIGS[name].dim * max(CONFIGS[name].grid) < 16 * 1024 else 1
+    depth = 2 if CONFIGS[name].dim < 1024 and max(CONFIGS[name].grid) <= 24 else 1  # big: slow
     padded = {"dynamic_img_size": True, "dynamic_img_pad": True}
     model, reference = pair(name, {"depth": depth}, {"depth": depth, **padded})
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-9)):
