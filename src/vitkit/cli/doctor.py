@@ -15,7 +15,16 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino", "nncf"),
 }
-NEEDED = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "pydantic", "pyarrow")
+NEEDED = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "huggingface-hub",
+    "scikit-learn",
+    "pydantic",
+    "pyarrow",
+)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -76,7 +85,7 @@ def show(found: dict[str, Any]) -> None:
     """The findings as lines."""
     typer.echo(f"vitkit {found['vitkit']}, Python {found['python']}, {found['system']}")
     for name, installed in found["packages"].items():
-        typer.echo(f"  {name:<14} {installed or 'missing'}")
+        typer.echo(f"  {name:<16} {installed or 'missing'}")
     for device in found["devices"]:
         typer.echo(f"device  {device}")
     for extra, missing in found["extras"].items():
