@@ -1,6 +1,9 @@
 """Fused attention against explicit products on a CPU: the table behind the rule in `attend`.
 
     python benchmarks/attention.py --threads 2 --out benchmarks/results/attention-cpu.json
+    python benchmarks/attention.py --stored benchmarks/results/attention-cpu.json
+
+The second only tells how often today's rule is right for what was measured then.
 
 Both compute the same from the same packed projection, as the layers hold it, and their outputs are
 compared with float64 first. Then they take turns, and the ratio above 1 is what explicit products
@@ -43,6 +46,7 @@ BIASED = {(8, 192, 49, 32)}
 HALF = SHAPES[:3]  # float16 takes seconds beyond these
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}  # of the largest value
 TIE = 0.05
+HEAD = f"{'(B, H, N, d)':24} type     what                    map  fused ms expl. ms  ratio  rule"
 ROUNDS = 7, 41  # at least, at most
 
 
@@ -59,7 +63,13 @@ class Row:
     explicit: float
     ratio: float  # median over rounds of fused / explicit
     spread: tuple[float, float]  # its quartiles
-    rule: str
+
+    @property
+    def rule(self) -> str:
+        explicit = attention.explicit_wins(
+            self.map_bytes, getattr(torch, self.dtype), training=self.backward, bias=self.bias
+        )
+        return "explicit" if explicit else "fused"
 
     @property
     def right(self) -> bool:
@@ -128,7 +138,6 @@ def measure(
         [timed(run, kernel, packed, bias) for kernel in (fused, explicit)] for _ in range(rounds)
     ]
     low, middle, high = statistics.quantiles((a / b for a, b in times), n=4)
-    q, k, _ = packed.permute(2, 0, 3, 1, 4)
     return Row(
         shape=shape,
         bias=bias is not None,
@@ -139,12 +148,11 @@ def measure(
         explicit=round(statistics.median(b for _, b in times), 3),
         ratio=round(middle, 3),
         spread=(round(low, 3), round(high, 3)),
-        rule="explicit" if attention._explicit_is_faster(q, k) else "fused",
     )
 
 
 def line(row: Row) -> str:
-    shape = str(row.shape) + ("+bias" if row.bias else "")
+    shape = str(tuple(row.shape)) + ("+bias" if row.bias else "")
     what = "forward+backward" if row.backward else "forward"
     spread = f"{row.spread[0]:.2f}-{row.spread[1]:.2f}"
     return (
@@ -152,6 +160,10 @@ def line(row: Row) -> str:
         f"{row.fused:8.2f} {row.explicit:8.2f} {row.ratio:6.2f}  {spread:10} "
         f"{row.rule:8} {'right' if row.right else 'WRONG'}"
     )
+
+
+def tell_right(rows: list[Row]) -> None:
+    print(f"the rule is right in {sum(row.right for row in rows)} of {len(rows)} lines")
 
 
 def main() -> None:
@@ -162,7 +174,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="for each line")
     parser.add_argument("--machine", default="", help="what to write about the machine")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
+    parser.add_argument("--stored", type=Path, help="measure nothing, read such a table")
     arguments = parser.parse_args()
+    if arguments.stored is not None:
+        rows = [Row(**row) for row in json.loads(arguments.stored.read_text())["rows"]]
+        print(HEAD, *map(line, rows), sep="\n")
+        tell_right(rows)
+        return
     torch.set_num_threads(arguments.threads)
     head = {
         "date": datetime.date.today().isoformat(),
@@ -172,9 +190,7 @@ def main() -> None:
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
     print(*(f"{key}: {value}" for key, value in head.items()), sep="\n")
-    print(
-        f"{'(B, H, N, d)':24} type     what                    map  fused ms expl. ms  ratio  rule"
-    )
+    print(HEAD)
     rows = []
     for shape in SHAPES:
         for dtype in ROUNDING:
@@ -183,10 +199,9 @@ def main() -> None:
             for backward in (False, True):
                 rows.append(measure(shape, dtype, backward, arguments.seconds))
                 print(line(rows[-1]), flush=True)
-    wrong = [row for row in rows if not row.right]
-    print(f"the rule is right in {len(rows) - len(wrong)} of {len(rows)} lines")
+    tell_right(rows)
     if arguments.out is not None:
-        table = [asdict(row) | {"right": row.right} for row in rows]
+        table = list(map(asdict, rows))
         arguments.out.write_text(json.dumps(head | {"rows": table}, indent=1) + "\n")
 
 

@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from vitkit.layers import attention
 from vitkit.layers.attention import Attention, attend
 
 Heads = tuple[Tensor, Tensor, Tensor]
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 # Largest error, as a part of the largest |output|: a few roundings of scores, map and product.
 ROUNDING = {
@@ -97,19 +101,19 @@ def test_bias_may_have_another_type(bias_dtype: torch.dtype) -> None:
     assert_rounds_to(attend(q, k, v, bias), oracle(q, k, v, bias), torch.bfloat16)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "fused"),
-    [
-        (torch.float64, True),
-        (torch.float32, True),
-        (torch.float16, True),
-        (torch.bfloat16, False),
-    ],
-    ids=str,
-)
-def test_kernel_on_a_cpu(dtype: torch.dtype, fused: bool, fused_calls: list[torch.dtype]) -> None:
-    attend(*heads(dtype=dtype))
-    assert fused_calls == [dtype] * fused
+@pytest.mark.parametrize("biased", [False, True], ids=["", "biased"])
+@pytest.mark.parametrize("mode", ["frozen", "no_grad", "training"])
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+def test_kernel_on_a_cpu(
+    dtype: torch.dtype, mode: str, biased: bool, fused_calls: list[torch.dtype]
+) -> None:
+    """Explicit in bfloat16, and in float32 where a bias is trained, as in Swin."""
+    q, k, v = heads(dtype=dtype)
+    q.requires_grad_(mode != "frozen")
+    with torch.set_grad_enabled(mode != "no_grad"):
+        attend(q, k, v, torch.zeros(17, 17, dtype=dtype) if biased else None)
+    explicit = dtype == torch.bfloat16 or (dtype == torch.float32 and biased and mode == "training")
+    assert len(fused_calls) == (not explicit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -125,9 +129,30 @@ def test_a_map_too_large_to_write_out_is_fused(
     spare: int, fused: bool, fused_calls: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     map_bytes = 2 * 3 * 17 * 23 * 2  # (B, H, N, M) in 16 bits
-    monkeypatch.setattr(attention, "EXPLICIT_MAP_BYTES", map_bytes + spare)
+    limits = {(torch.bfloat16, False, False): (map_bytes + spare) / 2**20}
+    monkeypatch.setattr(attention, "EXPLICIT_MIB", limits)
     attend(*heads(m=23, dtype=torch.bfloat16))
     assert len(fused_calls) == fused
+
+
+@pytest.mark.parametrize(
+    ("results", "least"), [("attention-cpu.json", 53), ("attention-cpu-1-thread.json", 60)]
+)
+def test_the_rule_is_what_was_measured(results: str, least: int) -> None:
+    """It takes the faster kernel in most lines, and never one that takes 1.5 times as long."""
+    stored = json.loads((RESULTS / results).read_text())
+    wrong = []
+    for row in stored["rows"]:
+        explicit = attention.explicit_wins(
+            row["map_bytes"],
+            getattr(torch, row["dtype"]),
+            training=row["backward"],
+            bias=row["bias"],
+        )
+        loss = 1 / row["ratio"] if explicit else row["ratio"]
+        wrong += [loss] if loss > 1.05 else []
+    assert len(stored["rows"]) - len(wrong) >= least
+    assert max(wrong) < 1.5
 
 
 def test_a_compiled_graph_is_whole_and_fused() -> None:

@@ -10,12 +10,17 @@ from vitkit.errors import ConfigError
 
 MapListener = Callable[[Tensor], None]
 
-# Where two matrix products and a softmax beat the fused kernel: benchmarks/attention.py measures
-# it and benchmarks/results/ keeps the table. On a CPU in bfloat16 they mostly take half the time or
-# less for maps up to about 30 MiB, and about the same near 60. In float32 the two are close on
-# small maps and the fused kernel wins on large ones; in float16 it wins by far on all.
-EXPLICIT_ON_CPU = (torch.bfloat16,)
-EXPLICIT_MAP_BYTES = 64 * 2**20
+# Where two matrix products and a softmax beat the fused kernel on a CPU: the largest map in MiB, by
+# type, with gradients, with a bias. benchmarks/attention.py measures it and tells how often this
+# table is right for what benchmarks/results/ keeps. What is not listed is fused: in float16 that
+# wins by far, in float32 mostly; but it has no gradient for a bias, and then falls back to more.
+EXPLICIT_MIB = {
+    (torch.bfloat16, False, False): 32,
+    (torch.bfloat16, False, True): 32,
+    (torch.bfloat16, True, False): 96,
+    (torch.bfloat16, True, True): 96,
+    (torch.float32, True, True): 64,
+}
 
 
 def attend(
@@ -32,11 +37,11 @@ def attend(
 
     `scale` multiplies the scores, by default d ** -0.5, and `bias` is added to them; it broadcasts
     to (B, H, N, M). `on_map` receives the map, (B, H, N, M) before dropout. The kernel is the
-    fastest for the device, type and size; all agree to the rounding of the type.
+    fastest for device, type, size and training; all agree to the rounding of the type.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     bias = None if bias is None else bias.to(q.dtype)  # the kernels take no mixture
-    if on_map is None and not _explicit_is_faster(q, k):
+    if on_map is None and not _explicit_is_faster(q, k, bias):
         return F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
     scores = (q * scale) @ k.transpose(-2, -1)  # (B, H, N, M)
     attention = (scores if bias is None else scores + bias).softmax(dim=-1)
@@ -45,10 +50,17 @@ def attend(
     return F.dropout(attention, dropout) @ v if dropout else attention @ v
 
 
-def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
-    if q.device.type != "cpu" or q.dtype not in EXPLICIT_ON_CPU or torch.compiler.is_compiling():
+def _explicit_is_faster(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return q.shape[:-1].numel() * k.shape[-2] * q.element_size() <= EXPLICIT_MAP_BYTES
+    map_bytes = q.shape[:-1].numel() * k.shape[-2] * q.element_size()
+    training = q.requires_grad and torch.is_grad_enabled()
+    return explicit_wins(map_bytes, q.dtype, training=training, bias=bias is not None)
+
+
+def explicit_wins(map_bytes: int, dtype: torch.dtype, *, training: bool, bias: bool) -> bool:
+    """What `EXPLICIT_MIB` says of a map of so many bytes on a CPU."""
+    return map_bytes <= EXPLICIT_MIB.get((dtype, training, bias), 0) * 2**20
 
 
 def width_of_head(dim: int, num_heads: int, *, of: str = "") -> int:
