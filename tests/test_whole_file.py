@@ -1,5 +1,6 @@
 """A file is there whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,17 @@ def test_it_replaces_an_older_file(tmp_path: Path) -> None:
     write(path, "one\n")
     write(path, "zwei ü\n")
     assert path.read_bytes() == "zwei ü\n".encode()
-    assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_its_mode_is_what_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "a.txt", "one")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +12,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new name beside `path` to write to; what is there then gets the name `path`.
 
     If writing fails, nothing is left behind and an older file stays as it was. A crash leaves the
-    older one too. The bytes are on the disk before the name changes.
+    older one too. The bytes are on the disk before the name changes. Who may read it is for the
+    umask to say, as of any new file.
     """
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(8)}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp's own mode shuts out everyone else
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:
