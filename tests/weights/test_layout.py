@@ -127,7 +127,9 @@ def test_detect_counts_names() -> None:
     assert set(SOURCES) == {"timm", "vitkit", "official", "huggingface", "torchvision", "google"}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: f"{one.source}-{one.families[0].__name__}")
+@pytest.mark.parametrize(
+    "layout", LAYOUTS, ids=lambda one: f"{one.source}-{one.families[0].__name__}"
+)
 def test_tables_can_be_parsed(layout: Layout) -> None:
     """Every line of every table has as many numbers on one side as on the other."""
     for line in layout.lines:

@@ -230,7 +230,7 @@ def read_swin(tensors: Tensors, known: Mapping[str, Any], left: Tensors) -> Gues
         "mlp_ratio": len(tensors["layers.0.blocks.0.mlp.fc1.weight"]) / dim,
     }
     if second:
-        fields["pretrained_window_sizes"] = (0,) * len(stages)
+        fields["pretrained_window_sizes"] = tuple(pretrained_window(left, i) for i in stages)
     windows = list(windows_of({**tensors, **left}))
     if windows:  # it is smaller only where the map is
         fields["window_size"] = max(windows)
@@ -240,6 +240,17 @@ def read_swin(tensors: Tensors, known: Mapping[str, Any], left: Tensors) -> Gues
             fields[key] = getattr(near, key)
             notes.append(f"{key}={fields[key]} is usual for this width; shapes do not tell")
     return Guess(with_fields(family(), {**fields, **known}), tuple(notes))
+
+
+def pretrained_window(left: Tensors, stage: int) -> int:
+    """The window that SwinV2's offsets are scaled by, told by the table of them; 0 is its own."""
+    table = left.get(f"layers.{stage}.blocks.0.attn.relative_coords_table")
+    if table is None:
+        return 0
+    window = (table.shape[1] + 1) // 2
+    largest = (8 ** float(table[0, -1, 0, 0]) - 1) / 8  # undoes arXiv:2111.09883, eq. 4
+    pretrained = round((window - 1) / largest) + 1
+    return 0 if pretrained == window else pretrained
 
 
 def windows_of(tensors: Tensors) -> Iterator[int]:
@@ -271,6 +282,7 @@ def read_published(tensors: Tensors, known: Mapping[str, Any], left: Tensors) ->
     Raises:
         WeightsError: there is none.
     """
+    found: list[tuple[bool, Config]] = []
     for start in CONFIGS.values():
         if type(start) in READ_BY_SHAPE and not getattr(start, "stem", ()):
             continue
@@ -278,15 +290,16 @@ def read_published(tensors: Tensors, known: Mapping[str, Any], left: Tensors) ->
         with torch.device("meta"):
             model = build(config)
         own = dict(model.state_dict())
-        free = first_convolution(model)
-        if own.keys() == tensors.keys() and all(
-            own[name].shape == tensor.shape or name in (free, "pos_embed")
-            for name, tensor in tensors.items()
-        ):
-            config = replace(config, in_channels=tensors[free].shape[1])
-            if isinstance(config, ViTConfig) and "image_size" not in known:
-                config = replace(config, image_size=size_of(tensors, config))
-            return Guess(config)
+        first = first_convolution(model)
+        different = {n for n, t in tensors.items() if n in own and own[n].shape != t.shape}
+        if own.keys() == tensors.keys() and different <= {first, "pos_embed"}:
+            config = replace(config, in_channels=tensors[first].shape[1])
+            found.append(("pos_embed" in different, config))
+    if found:
+        another_size, config = min(found, key=lambda pair: pair[0])
+        if another_size and isinstance(config, ViTConfig) and "image_size" not in known:
+            config = replace(config, image_size=size_of(tensors, config))
+        return Guess(config)
     raise WeightsError("no published model has these tensors; name it with --model")
 
 

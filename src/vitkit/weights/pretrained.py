@@ -8,8 +8,10 @@ from typing import Any
 
 from vitkit import models
 from vitkit.errors import ConfigError, WeightsError
+from vitkit.layers.window import fit_window
 from vitkit.models import CONFIGS, check, find_config
 from vitkit.models.backbone import Backbone, Config
+from vitkit.models.swinv2 import SwinV2Config
 from vitkit.progress import Listener, silent
 from vitkit.weights import store
 from vitkit.weights.adapt import Adapted
@@ -83,7 +85,8 @@ def wanted(name: str, stored: Stored, num_classes: int | None, given: dict[str, 
         numeric = {key: getattr(stored.config, key) for key in NUMERIC if hasattr(own, key)}
         start = replace(own, **numeric)
     count = stored.config.num_classes if num_classes is None else num_classes
-    return replace(start, **check.of_types(type(own), {**given, "num_classes": count}))
+    target = replace(start, **check.of_types(type(own), {**given, "num_classes": count}))
+    return target if "pretrained_window_sizes" in given else keep_scale(stored.config, target)
 
 
 def resized(config: Config, sizes: Mapping[str, Any]) -> Config:
@@ -92,7 +95,19 @@ def resized(config: Config, sizes: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a value that breaks a rule.
     """
-    return replace(config, **check.of_types(type(config), sizes))
+    return keep_scale(config, replace(config, **check.of_types(type(config), sizes)))
+
+
+def keep_scale(source: Config, target: Config) -> Config:
+    """Offsets of SwinV2 go on being scaled by the windows that they were learned with."""
+    if not isinstance(source, SwinV2Config) or not isinstance(target, SwinV2Config):
+        return target
+    scales = []
+    for stage, scale in enumerate(source.pretrained_window_sizes):
+        old, _ = fit_window(source.grids[stage], source.window_size)
+        new, _ = fit_window(target.grids[stage], target.window_size)
+        scales.append(scale or (0 if new == old else old[0]))
+    return replace(target, pretrained_window_sizes=tuple(scales))
 
 
 def account(name: str, stored: Stored, target: Config, adapted: Adapted) -> str:

@@ -110,10 +110,12 @@ def load(
         ConfigError: another model than the checkpoint says itself, or an unknown `source`.
         WeightsError: the weights cannot be fetched, read or recognised.
     """
-    path = hub.fetch(str(path), listen=listen) if hub.is_reference(path) else Path(path)
+    fetched = hub.is_reference(path)
+    path = hub.fetch(str(path), listen=listen) if fetched else Path(path)
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
-    told = Told() if path.is_file() else describe_directory(path)
+    undescribed = path.is_file() or (fetched and not (path / CONFIG).is_file())
+    told = Told() if undescribed else describe_directory(path)
     if model is not None:
         told = _with_model(told, model, path)
     if image_size is not None:
@@ -231,8 +233,7 @@ def describe(
         "pretrained_cfg": {
             **preprocess,
             "num_classes": config.num_classes,
-            "fixed_input_size": True,
-            **timm_config.head_names(config),
+            **timm_config.structure(config),
         },
         "vitkit": {
             "version": __version__,

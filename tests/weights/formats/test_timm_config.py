@@ -15,7 +15,7 @@ from vitkit.models import CONFIGS, build, find_config
 from vitkit.models.backbone import Config
 from vitkit.models.swin import SwinConfig
 from vitkit.models.vit import ViTConfig
-from vitkit.weights.formats.timm_config import changes, head_names, model_args, published_preprocess
+from vitkit.weights.formats.timm_config import changes, model_args, published_preprocess, structure
 
 VIT, DISTILLED = "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"
 SWIN = "swin_tiny_patch4_window7_224"
@@ -152,8 +152,8 @@ def test_published_preprocess(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
-def test_head_names(name: str) -> None:
-    given = head_names(CONFIGS[name])
+def test_structure(name: str) -> None:
+    given = structure(CONFIGS[name])
     cfg = get_pretrained_cfg(name)
     assert given["first_conv"] == cfg.first_conv
     assert given["classifier"] == (

@@ -302,6 +302,10 @@ def write_config(config: Config, classes: Sequence[str]) -> dict[str, Any]:
         theirs["hidden_act"] = WRITTEN_ACTIVATIONS[theirs["hidden_act"]]
     if isinstance(config, ViTConfig) and "intermediate_size" in kind.defaults:
         theirs["intermediate_size"] = int(config.dim * config.mlp_ratio)
+    if name.startswith("dinov2") and isinstance(config, ViTConfig):
+        if config.mlp_ratio % 1:
+            raise WeightsError(f"mlp_ratio={config.mlp_ratio} is not whole, as transformers has it")
+        theirs["mlp_ratio"] = int(config.mlp_ratio)
     if isinstance(config, ResNetConfig | RegNetConfig):
         theirs |= {"hidden_sizes": list(config.dims), "depths": list(config.depths)}
     if isinstance(config, RegNetConfig):

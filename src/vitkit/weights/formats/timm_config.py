@@ -45,7 +45,7 @@ ARGUMENTS: dict[type[Config], dict[str, str]] = {  # timm's names for fields of 
     DeiTConfig: PLAIN,
     HybridConfig: {key: name for key, name in PLAIN.items() if key != "patch_size"},  # of pixels
     SwinConfig: WINDOWED,
-    SwinV2Config: WINDOWED | {"pretrained_window_size": "pretrained_window_sizes"},
+    SwinV2Config: WINDOWED | {"pretrained_window_sizes": "pretrained_window_sizes"},
     ResNetConfig: EVERYWHERE,
     RegNetConfig: EVERYWHERE,
 }
@@ -157,13 +157,14 @@ def read_config(cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return architecture, fields
 
 
-def head_names(config: Config) -> dict[str, Any]:
-    """Which modules timm calls the first convolution and the classifier."""
+def structure(config: Config) -> dict[str, Any]:
+    """Which modules timm calls the first convolution and the classifier; is the size fixed?"""
     classifier: Any = FAMILIES[type(config)].classifier
     first = FIRST_CONVOLUTIONS.get(type(config), "patch_embed.proj")
     if isinstance(config, HybridConfig) and not config.depths:  # the stem stands alone
         first = "patch_embed.backbone.conv"
     return {
+        "fixed_input_size": not isinstance(config, ResNetConfig | RegNetConfig),
         "first_conv": first,
         "classifier": ["head", "head_dist"] if isinstance(config, DeiTConfig) else classifier,
     }

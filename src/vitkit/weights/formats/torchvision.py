@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vitkit.errors import WeightsError
+from vitkit.layers.window import fit_window
 from vitkit.models.backbone import Config
 from vitkit.models.regnet import RegNetConfig
 from vitkit.models.resnet import ResNetConfig
@@ -141,9 +143,19 @@ LAYOUTS = (
 
 
 def buffers(config: Config) -> dict[str, Tensor]:
-    """What torchvision keeps beside the weights of windows, though it follows from their size."""
+    """What torchvision keeps beside the weights of windows, though it follows from their size.
+
+    Raises:
+        WeightsError: windows that torchvision does not have.
+    """
     if not isinstance(config, SwinConfig):
         return {}
+    own = (config.window_size,) * 2
+    if any(fit_window(grid, config.window_size)[0] != own for grid in config.grids):
+        raise WeightsError(f"torchvision has no windows smaller than window_size={own[0]}")
+    if isinstance(config, SwinV2Config) and any(config.pretrained_window_sizes):
+        sizes = config.pretrained_window_sizes
+        raise WeightsError(f"torchvision has no pretrained_window_sizes={sizes}")
     made: dict[str, Tensor] = {}
     for stage, depth in enumerate(config.depths):
         window = config.window_size
