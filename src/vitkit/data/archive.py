@@ -99,8 +99,8 @@ def open_archive(
     if total > max_total_bytes:
         largest = max(members, key=lambda member: member.file_size)
         raise DataError(
-            f"{path} unpacks to {total} bytes, more than max_total_bytes={max_total_bytes}; "
-            f"its largest member is {largest.filename!r}"
+            f"{path} unpacks to {total} bytes, more than max_total_bytes={max_total_bytes} "
+            f"(its largest member is {largest.filename!r}); unpack it into a folder"
         )
     for member in members:
         if reason := _refusal(member):
