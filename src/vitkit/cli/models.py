@@ -20,7 +20,7 @@ def models(
     names = list_models(pattern)
     if not names:
         raise ConfigError(f"no model is called {pattern!r}; `vitkit models` lists all")
-    rows = [cost(name) for name in names]
+    rows = map(cost, names)  # each line as soon as it is counted
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in rows], indent=2))
         return
