@@ -173,10 +173,10 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(case: str) -> No
 
 @pytest.mark.parametrize("case", CASES)
 def test_initial_weights_are_as_timm_has_them(case: str) -> None:
-    name, settings, arguments = CASES[case]
+    published, settings, arguments = CASES[case]
     torch.manual_seed(0)
-    ours = create_model(name, **settings).state_dict()
-    for name, expected in timm.create_model(name, **arguments).state_dict().items():
+    ours = create_model(published, **settings).state_dict()
+    for name, expected in timm.create_model(published, **arguments).state_dict().items():
         if "fc." in name and "se." not in name:  # our heads all start alike
             continue
         if expected.numel() == 1 or expected.unique().numel() == 1:  # zeros and ones

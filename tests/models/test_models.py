@@ -14,12 +14,15 @@ from vitkit.models import (
     FAMILIES,
     build,
     cct,
+    convnet,
     create_model,
     deit,
     find_config,
     hybrid,
     list_models,
     nearest,
+    regnet,
+    resnet,
     source,
     swin,
     swinv2,
@@ -35,7 +38,11 @@ TINY_HYBRID = {
     "bit": TINY_VIT | {"depths": (1,)},
     "resnet": TINY_VIT | {"depths": (1, 1, 1, 1), "patch_size": 32, "image_size": (32, 64)},
 }
-NOT_OF_TIMM = ("cct_*", "vitc_*", "vit_base_resnet50_224")
+TINY_RESNET = {"image_size": (32, 48), "dim": 8, "depths": (1, 1, 1, 1)}
+TINY_REGNET = {
+    "image_size": (32, 48), "depth": 4, "w0": 8, "wa": 13.6, "wm": 2.0, "group_width": 8
+}  # fmt: skip
+NOT_OF_TIMM = ("cct_*", "vitc_*", "convnet_*", "vit_base_resnet50_224")
 
 
 def tiny(name: str) -> dict[str, Any]:
@@ -49,6 +56,12 @@ def tiny(name: str) -> dict[str, Any]:
             return TINY_HYBRID[backbone]
         case cct.CCTConfig():
             return TINY_CCT
+        case resnet.ResNetConfig():
+            return TINY_RESNET
+        case regnet.RegNetConfig():
+            return TINY_REGNET
+        case convnet.ConvNetConfig():
+            return {"image_size": (32, 48), "dims": (8, 16)}
         case vit.ViTConfig(stem=stem) if stem:
             return TINY_VIT | {"stem": (8, 16)}
     return TINY_VIT
@@ -62,10 +75,15 @@ def test_every_name_is_listed_once() -> None:
         cct.CONFIGS,
         swin.CONFIGS,
         swinv2.CONFIGS,
+        resnet.CONFIGS,
+        regnet.CONFIGS,
+        convnet.CONFIGS,
     )
     assert len(CONFIGS) == sum(map(len, families))  # no name hides another
     assert list_models() == sorted(CONFIGS)
-    assert all(source(name).startswith("arXiv:") for name in CONFIGS)
+    assert {source(name) for name in CONFIGS if not source(name).startswith("arXiv:")} == {
+        "textbook"
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -106,7 +124,8 @@ def test_defaults_are_the_published_ones(name: str) -> None:
     config = find_config(name)
     assert config is CONFIGS[name] or config == CONFIGS[name]
     assert (config.num_classes, config.in_channels) == (1000, 3)
-    side = int(re.findall(r"\d+", name)[-1])
+    sized = timm.get_pretrained_cfg(name).input_size if timm.is_model(name) else None
+    side = sized[1] if sized else int(re.findall(r"\d+", name)[-1])
     assert config.image_size == (side, side)
 
 
@@ -163,7 +182,7 @@ def test_types_as_json_and_numpy_have_them() -> None:
         ({"image_size": [224]}, "image_size=[224] is not one side or (height, width)"),
         ({"image_size": 224.0}, "image_size=224.0 is not one side or (height, width)"),
         ({"image_size": (224, "a")}, "image_size=(224, 'a') is not one side or (height, width)"),
-        ({"pool": "max"}, "pool='max' is unknown; choose cls, mean or attention"),
+        ({"pool": "max"}, "pool='max' is unknown; choose cls, mean, cls_mean or attention"),
         ({"pool": ["cls"]}, "pool=('cls',) is unknown; choose"),
         ({"num_classes": "five"}, "num_classes='five': input should be a valid integer"),
         ({"name": 3}, "has no setting 'name'"),
@@ -225,7 +244,8 @@ def test_build_makes_new_weights_each_time() -> None:
             "vit_smal_patch16_224.tag",
             r"called 'vit_smal_patch16_224\.tag', did you mean 'vit_small",
         ),
-        ("resnet", r"no model is called 'resnet'; `vitkit models` lists all"),
+        ("resnet", r"no model is called 'resnet', did you mean 'resnet\d+'\?; `vitkit models`"),
+        ("gpt", r"no model is called 'gpt'; `vitkit models` lists all"),
         ("", "no model is called ''; `vitkit models` lists all"),
     ],
 )

@@ -81,10 +81,9 @@ class CNN(Backbone):
         """
         if not self.grad_checkpointing or not torch.is_grad_enabled():
             return block(x)
-        # A compiled graph changes statistics once, whatever it computes again.
-        context = {} if torch.compiler.is_compiling() else {"context_fn": self._contexts}
-        out: Tensor = checkpoint(block, x, use_reentrant=False, **context)
-        return out
+        if torch.compiler.is_compiling():  # its graph changes statistics once in any case
+            return checkpoint(block, x, use_reentrant=False)
+        return checkpoint(block, x, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[Any, Any]:
         """What surrounds a block the first time, and again in the backward pass."""

@@ -178,8 +178,8 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(hidden, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gain = x.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1)
-        gain = self.fc2(self.act(self.fc1(gain))).sigmoid()
+        y = x.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1)
+        gain: Tensor = self.fc2(self.act(self.fc1(y))).sigmoid()
         return x * gain
 
 
