@@ -35,6 +35,22 @@ def test_reads_what_zipfile_reads(tmp_path: Path, method: int) -> None:
             assert archive.read(name) == reference.read(name)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_content_counts_where_the_extension_denies_an_image(tmp_path: Path, method: int) -> None:
+    files = {
+        "a/photo.db": b"\x89PNG\r\n\x1a\n" + os.urandom(50_000),
+        "a/notes.txt": b"BM is no bitmap",
+        "a/empty.txt": b"",
+        "a/.photo.db": b"\x89PNG\r\n\x1a\n",
+    }
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    archive = open_archive(tmp_path / "x.zip")
+    assert archive.names == ("a/photo.db",)
+    assert archive.read("a/photo.db") == files["a/photo.db"]
+
+
 class Pipe:
     """What cannot go back to complete a header."""
 

@@ -18,7 +18,14 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"])
 def test_kind_is_told_by_content(form: str) -> None:
-    assert container.find_kind(encode(Image.new("RGB", (3, 2)), form)) == form
+    data = encode(Image.new("RGB", (3, 2)), form)
+    assert container.find_kind(data) == form
+    assert container.starts_as_image(data[: container.HEAD])
+
+
+@pytest.mark.parametrize("head", [b"", b"BM", b"BMW and other cars", b"PK\3\4", b"file,label\n"])
+def test_other_files_do_not_start_as_an_image(head: bytes) -> None:
+    assert not container.starts_as_image(head[: container.HEAD])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ def test_lists_what_os_walk_finds_in_order(tmp_path: Path) -> None:
 def test_passes_over_what_is_no_image(tmp_path: Path) -> None:
     make(tmp_path, "a/1.jpg", "a/.hidden.jpg", "a/.cache/1.jpg", "__MACOSX/a/1.jpg", "a/notes.txt")
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    os.mkfifo(tmp_path / "a" / "pipe.txt")
+    (tmp_path / "a" / "lost.txt").symlink_to("nowhere")
     assert list_folder(tmp_path)[0] == ("a/1.jpg",)
 
 

@@ -18,7 +18,7 @@ from vitkit.data import synthetic
 from vitkit.data.sources import Limits, Source, open_inputs, open_source
 from vitkit.errors import DataError, ImageError
 
-PETS = ("cat/1.png", "cat/2", "cat/3.txt.png", "dog 1/ü.jpg", "dog 1/sub/x.bin")
+PETS = ("cat/1.png", "cat/2", "cat/photo.db", "cat/3.txt.png", "dog 1/ü.jpg", "dog 1/sub/x.bin")
 
 
 def grey(name: str) -> int:
@@ -27,10 +27,13 @@ def grey(name: str) -> int:
 
 
 def make(root: Path, *names: str) -> Path:
-    """PNG files whatever their names, each of its own grey."""
+    """PNG files whatever their names, each of its own grey; but notes and tars are not."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (3, 2), (grey(name),) * 3).save(root / name, "PNG")
+        if name.endswith(("notes.txt", ".tar")):
+            (root / name).write_text("BM: what these show")
+        else:
+            Image.new("RGB", (3, 2), (grey(name),) * 3).save(root / name, "PNG")
     return root
 
 
@@ -61,7 +64,7 @@ def test_folder_and_zip(tmp_path: Path, wrapper: str, split: str | None, zipped:
     data = pack(data, tmp_path / "x.zip") if zipped else data
     source = open_source(str(data))
     assert source.classes == ("cat", "dog 1")
-    expected = ("cat", "cat", "cat", "dog 1", "dog 1")
+    expected = ("cat", "cat", "cat", "cat", "dog 1", "dog 1")
     assert rows(source) == sorted((n, c, split) for n, c in zip(names, expected, strict=True))
     assert source.name == str(data)
     check_images(source)
@@ -133,7 +136,7 @@ def test_built_in_mistakes_are_told(data: str, told: str) -> None:
 def test_a_folder_named_like_a_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "digits", *PETS)
     monkeypatch.chdir(tmp_path)
-    assert len(open_source("./digits").samples) == len(open_source(Path("digits")).samples) == 5
+    assert len(open_source("./digits").samples) == len(open_source(Path("digits")).samples) == 6
     assert len(open_source("digits").samples) == 1797
 
 
@@ -217,7 +220,6 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["c.png"], ["c.png"]),
         (["c.png", "in/b.png", "./c.png"], ["c.png", "in/b.png"]),
-        (["in/notes.txt"], ["in/notes.txt"]),
         (["in"], ["in/a.jpg", "in/b.png", "in/deep/er/a.jpg"]),
         (["in/", "c.png"], ["in/a.jpg", "in/b.png", "in/deep/er/a.jpg", "c.png"]),
         (["z.zip"], ["z.zip/a.jpg", "z.zip/b.png", "z.zip/deep/er/a.jpg"]),
@@ -262,9 +264,17 @@ def test_input_mistakes_are_told(photos: Path, inputs: list[str], told: str) -> 
 
 
 def test_a_file_that_is_no_image_is_told_when_read(photos: Path) -> None:
-    (photos / "in/notes.txt").write_text("hello")
     with pytest.raises(ImageError):
         open_inputs(["in/notes.txt"]).read(0)
+
+
+def test_an_image_is_taken_whatever_its_extension_says(photos: Path) -> None:
+    make(photos, "in/photo.db", "in/.photo.db")
+    pack(photos / "in", photos / "z.zip")
+    assert "in/photo.db" in names("in")
+    assert names("in/*.db") == names("in/photo.db") == ["in/photo.db"]
+    assert "z.zip/photo.db" in names("z.zip")
+    assert not {"in/.photo.db", "z.zip/.photo.db"} & {*names("in"), *names("z.zip")}
 
 
 def test_links_in_circles_do_not_trap_a_glob(photos: Path) -> None:

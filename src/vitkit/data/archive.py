@@ -16,8 +16,9 @@ from zipfile import ZipInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from vitkit.data.container import HEAD, starts_as_image
 from vitkit.data.image import MAX_BYTES
-from vitkit.data.layout import leaves, may_be_image
+from vitkit.data.layout import leaves, lies_hidden, may_be_image
 from vitkit.errors import DataError, ImageError
 
 MAX_TOTAL_BYTES = 20_000_000_000  # of all members, unpacked
@@ -27,6 +28,7 @@ MAX_DIRECTORY_BYTES = 1_000_000_000  # 200 for each of so many members; 100 are 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 ENTRY = b"PK\x01\x02"  # begins each entry of the directory
 ENCRYPTED = 0x1
+DEFLATED_HEAD = 1024  # bytes that surely unpack to `HEAD`: no table of codes is longer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,15 +60,12 @@ class Archive:
                 f"max_bytes={self.max_bytes}; make it smaller or raise the limit"
             )
         try:
-            with open(self.path, "rb", buffering=0) as file:
-                file.seek(offset)
-                signature, *lengths = LOCAL_HEADER.unpack(_read_exactly(file.fileno(), 30))
-                if signature != b"PK\x03\x04":
-                    raise ImageError(f"is damaged in {self.path.name}: no member begins there")
-                file.seek(sum(lengths), os.SEEK_CUR)
-                data = _read_exactly(file.fileno(), stored)
+            with io.FileIO(self.path) as file:
+                data = _stored(file, offset, stored)
         except (OSError, EOFError) as error:
             raise ImageError(f"cannot be read from {self.path.name}: {error}") from error
+        except ValueError as error:
+            raise ImageError(f"is damaged in {self.path.name}: {error}") from error
         data = _inflate(data, size) if method == zipfile.ZIP_DEFLATED else data
         if len(data) != size or zlib.crc32(data) != crc:
             raise ImageError(f"is damaged in {self.path.name}: length or checksum is wrong")
@@ -160,9 +159,11 @@ def _plain(member: ZipInfo) -> str:
 
 def _archive(path: Path, members: Sequence[ZipInfo], max_bytes: int) -> Archive:
     files = {}
-    for member in members:
-        name = _plain(member)
-        if not member.is_dir() and may_be_image(name):
+    with io.FileIO(path) as file:
+        for member in members:
+            name = _plain(member)
+            if member.is_dir() or not _is_taken(file, member, name):
+                continue
             if name in files:
                 raise DataError(f"{path}: member {name!r} is there twice; make the zip again")
             files[name] = member
@@ -181,6 +182,37 @@ def _archive(path: Path, members: Sequence[ZipInfo], max_bytes: int) -> Archive:
     table = np.array(rows, dtype=np.int64).reshape(-1, 5)
     listed = tuple(sorted(filter(may_be_image, folders)))
     return Archive(path, names, listed, table, max_bytes)
+
+
+def _is_taken(file: io.FileIO, member: ZipInfo, name: str) -> bool:
+    """Whether a member may be an image: as `folder.is_taken` says of a file."""
+    if lies_hidden(name) or may_be_image(name):
+        return not lies_hidden(name)
+    packed = member.compress_type == zipfile.ZIP_DEFLATED
+    if not packed and member.compress_type != zipfile.ZIP_STORED:
+        return False
+    try:
+        size = min(member.compress_size, DEFLATED_HEAD)
+        head = _stored(file, member.header_offset, size)
+        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, HEAD) if packed else head
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False
+    return starts_as_image(head)
+
+
+def _stored(file: io.FileIO, offset: int, count: int) -> bytes:
+    """The first bytes of the member whose own header is at `offset`, as they are stored.
+
+    Raises:
+        ValueError: there is no header.
+        EOFError, OSError: the file ends, or cannot be read.
+    """
+    file.seek(offset)
+    signature, *lengths = LOCAL_HEADER.unpack(_read_exactly(file.fileno(), 30))
+    if signature != b"PK\x03\x04":
+        raise ValueError("no member begins there")
+    file.seek(sum(lengths), os.SEEK_CUR)
+    return _read_exactly(file.fileno(), count)
 
 
 def _read_exactly(file: int, count: int) -> bytes:

@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 from vitkit.errors import ImageError
 
+HEAD: Final = 16  # bytes that tell an image from anything else
+
 Kind = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"]
 
 _KINDS: Final[tuple[tuple[bytes, Kind], ...]] = (
@@ -77,6 +79,15 @@ def find_kind(data: bytes) -> Kind:
         f"{_describe(data)}; only JPEG, PNG, WebP, BMP, GIF and TIFF are opened: "
         "convert it to JPEG or PNG"
     )
+
+
+def starts_as_image(head: bytes) -> bool:
+    """Whether a file whose first `HEAD` bytes are these is in one of the six formats."""
+    try:
+        kind = find_kind(head)
+    except ImageError:
+        return False
+    return kind != "BMP" or head[6:10] == bytes(4)  # a text may begin with BM, but has no zeros
 
 
 def _describe(data: bytes) -> str:

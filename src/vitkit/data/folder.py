@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitkit.data.container import HEAD, starts_as_image
 from vitkit.data.image import MAX_BYTES, read_file
 from vitkit.data.layout import is_hidden, may_be_image
 from vitkit.errors import DataError
@@ -29,9 +30,9 @@ class Folder:
 def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of all files that may be images, and of all folders (`a/b/`), sorted.
 
-    Hidden files, what `NOT_IMAGES` lists, and devices, pipes and sockets are passed over. Symbolic
-    links are followed, but no folder is entered twice, so that a circle of links ends. A link to
-    nothing is a file that cannot be read.
+    Hidden files, devices, pipes and sockets are passed over, and what `NOT_IMAGES` lists unless it
+    begins as an image does. Symbolic links are followed, but no folder is entered twice, so that a
+    circle of links ends. A link to nothing is a file that cannot be read.
 
     Raises:
         DataError: a folder that may not be read.
@@ -45,13 +46,25 @@ def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for entry in sorted(_entries(root, prefix), key=lambda entry: entry.name):
             name = prefix + entry.name
             if not os.path.isdir(entry.path):  # of a link, what it leads to
-                if may_be_image(entry.name) and _is_file(entry):
+                if _is_file(entry) and is_taken(entry.path):
                     names.append(name)
             elif (identity := _identity(entry.path)) not in entered:
                 entered.add(identity)
                 folders.append(f"{name}/")
                 waiting.append(f"{name}/")
     return tuple(sorted(names)), tuple(sorted(folders))
+
+
+def is_taken(path: str | Path) -> bool:
+    """Whether a file may be an image: by its name or, where that denies it, by its first bytes."""
+    name = os.path.basename(path)
+    if is_hidden(name) or may_be_image(name):
+        return not is_hidden(name)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return starts_as_image(file.read(HEAD))
+    except OSError:
+        return False  # the name is all there is to go by
 
 
 def _identity(folder: Path | str) -> tuple[int, int]:

@@ -14,7 +14,8 @@ SPELLINGS = {
     **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
 }
 
-# Every other file is opened, whatever its extension or lack of one promises.
+# Taken for an image only if their first bytes are one's; every other file is opened, whatever its
+# extension or lack of one promises.
 NOT_IMAGES = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html"}
     | {".htm", ".pdf", ".log", ".py", ".ipynb", ".ini", ".db", ".zip", ".tar", ".gz", ".tgz", ".7z"}
@@ -40,6 +41,11 @@ def is_hidden(part: str) -> bool:
     return part.startswith(".") or part == "__MACOSX"
 
 
+def lies_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is hidden."""
+    return any(map(is_hidden, name.split("/")))
+
+
 def extension(name: str) -> str:
     """In lower case with its dot: `.jpg`; empty if there is none."""
     stem, dot, end = name.rpartition("/")[2].rpartition(".")
@@ -47,8 +53,8 @@ def extension(name: str) -> str:
 
 
 def may_be_image(name: str) -> bool:
-    """Whether to open a file of this name: not hidden at any level, not in `NOT_IMAGES`."""
-    return extension(name) not in NOT_IMAGES and not any(map(is_hidden, name.split("/")))
+    """Whether a name alone makes a file worth opening: not hidden, not in `NOT_IMAGES`."""
+    return extension(name) not in NOT_IMAGES and not lies_hidden(name)
 
 
 def leaves(name: str) -> bool:

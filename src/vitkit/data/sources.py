@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vitkit.data import synthetic
 from vitkit.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Archive, open_archive
-from vitkit.data.folder import Folder, list_folder
+from vitkit.data.folder import Folder, is_taken, list_folder
 from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
-from vitkit.data.layout import Row, arrange, check_classes, may_be_image
+from vitkit.data.layout import Row, arrange, check_classes
 from vitkit.data.manifest import load_manifest
 from vitkit.errors import DataError, nearest
 
@@ -239,7 +239,7 @@ def _glob(text: str) -> Iterator[str]:
         path = Path(match)
         if path.is_dir():
             yield from _folder_names(path, after.strip("/"))
-        elif path.is_file() and may_be_image(path.name):
+        elif path.is_file() and is_taken(path):
             yield str(path)
 
 
