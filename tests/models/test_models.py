@@ -201,25 +201,6 @@ def test_sequences_of_a_wrong_type(depths: Any) -> None:
         find_config("swin_tiny_patch4_window7_224", depths=depths)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("own_size", [True, False])
-def test_least_parameters(name: str, own_size: bool) -> None:
-    settings = {} if own_size else tiny(name) | {"num_classes": 0}
-    with torch.device("meta"):
-        model = create_model(name, **{"num_classes": 1000, **settings})
-    real = sum(tensor.numel() for tensor in model.state_dict().values())
-    least = model.config.least_parameters
-    assert 0.9 * real < least <= real
-
-
-@pytest.mark.parametrize("position", ["none", "sincos_2d", "learned"])
-def test_least_parameters_with_options(position: str) -> None:
-    settings = TINY_VIT | {"pool": "mean", "class_token": False, "registers": 7, "mlp_ratio": 2.7}
-    model = create_model("vit_tiny_patch16_224", num_classes=3, position=position, **settings)
-    real = sum(tensor.numel() for tensor in model.state_dict().values())
-    assert 0.9 * real < model.config.least_parameters <= real
-
-
 def test_messages_stay_short() -> None:
     with pytest.raises(ConfigError) as caught:
         find_config("vit_tiny_patch16_224", depth="x" * 10_000)

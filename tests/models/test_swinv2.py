@@ -83,7 +83,6 @@ def test_parameters_and_windows_are_timms(name: str) -> None:
     assert shapes == {key: tensor.shape for key, tensor in theirs.state_dict().items()}
     numbers = sum(parameter.numel() for parameter in ours.parameters())
     assert numbers == PARAMETERS[name.split("_")[1]]
-    assert 0.99 * numbers < CONFIGS[name].least_parameters <= numbers
     assert not list(ours.buffers())
     for stage, reference in zip(ours.layers, theirs.layers, strict=True):
         for block, expected in zip(stage.blocks, reference.blocks, strict=True):

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
 
-NUMBERS_PER_CHANNEL = 4  # gain, bias, running mean and running variance
-
 
 class BatchNorm(nn.BatchNorm2d):
     """Normalise each channel over batch and map (arXiv:1502.03167): (B, D, h, w) -> the same.

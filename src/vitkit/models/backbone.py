@@ -25,11 +25,6 @@ class Config:
         """Width of the pooled features."""
         raise AssertionError("every family has its own")
 
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices: nearly all that it has, and never more."""
-        raise AssertionError("every family has its own")
-
 
 class Checkpointed(nn.Module):
     """A part of a model whose blocks can forget their activations until the backward pass."""

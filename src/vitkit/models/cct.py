@@ -74,14 +74,6 @@ class CCTConfig(Config):
         """Width of the pooled features."""
         return self.dim
 
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and positions: nearly all that it has, and never more."""
-        convs = self.kernel_size**2 * sum(a * b for a, b in pairwise(self.widths))
-        in_blocks = self.depth * (4 * self.dim + 2 * int(self.dim * self.mlp_ratio)) * self.dim
-        cells = 0 if self.position == "none" else self.grid[0] * self.grid[1]
-        return convs + in_blocks + (cells + self.num_classes) * self.dim
-
 
 class CCT(Backbone):
     """Convolutions, positions, transformer, sequence pooling, head: (B, C, H, W) -> (B, K).

@@ -33,13 +33,6 @@ class ConvNetConfig(Config):
         """Width of the pooled features."""
         return self.dims[-1]
 
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and biases."""
-        pairs = pairwise((self.in_channels, *self.dims))
-        total = sum((9 * before + 1) * dim for before, dim in pairs)
-        return total + (self.num_features + 1) * self.num_classes
-
 
 class ConvNet(CNN):
     """3x3 convolutions, each with ReLU and 2x2 max pooling, mean, head: (B, C, H, W) -> (B, K)."""

@@ -1,7 +1,6 @@
 """Hybrids: ViTs whose patches are cut from the map of a CNN (arXiv:2010.11929, section 3.1)."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal, cast
 
 import torch.nn.functional as F
@@ -56,16 +55,6 @@ class HybridConfig(ViTConfig):
     def dims(self) -> tuple[int, ...]:
         """Channels after the stem, and after each stage."""
         return 64, *(256 * 2**stage for stage in range(len(self.depths)))
-
-    @property
-    def patch_parameters(self) -> int:
-        """Numbers in the matrices that make patches of pixels."""
-        total = 7 * 7 * self.in_channels * self.dims[0]
-        for (before, dim), depth in zip(pairwise(self.dims), self.depths, strict=True):
-            narrow = dim // 4
-            total += before * (narrow + dim)  # the first block's way in and its shortcut
-            total += depth * (9 * narrow + dim) * narrow + (depth - 1) * dim * narrow
-        return total + self.dims[-1] * (self.patch_size // self.cell) ** 2 * self.dim
 
 
 class Hybrid(ViT):

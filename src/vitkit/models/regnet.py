@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
 from vitkit.layers.drop_path import DropPath, linear_rates
-from vitkit.layers.norm import NUMBERS_PER_CHANNEL, BatchNorm
+from vitkit.layers.norm import BatchNorm
 from vitkit.models import check
 from vitkit.models.backbone import Config
 from vitkit.models.cnn import CNN, Block, he_normal
@@ -85,19 +85,6 @@ class RegNetConfig(Config):
     def num_features(self) -> int:
         """Width of the pooled features."""
         return self.dims[-1]
-
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and norms: nearly all that it has, and never more."""
-        norm = NUMBERS_PER_CHANNEL
-        total, before = (9 * self.in_channels + norm) * STEM, STEM
-        for dim, depth, group in zip(self.dims, self.depths, self.group_widths, strict=True):
-            for width in (before, *(dim for _ in range(depth - 1))):
-                three = (width + 9 * group + dim + 3 * norm) * dim
-                total += three + 2 * squeezed(width) * dim
-            total += (before + norm) * dim  # the first block's shortcut
-            before = dim
-        return total + self.num_features * self.num_classes
 
 
 class RegNet(CNN):

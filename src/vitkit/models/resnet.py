@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
 from vitkit.layers.drop_path import DropPath, linear_rates
-from vitkit.layers.norm import NUMBERS_PER_CHANNEL, BatchNorm
+from vitkit.layers.norm import BatchNorm
 from vitkit.models import check
 from vitkit.models.backbone import Config
 from vitkit.models.cnn import CNN, Block, he_normal
@@ -49,22 +49,6 @@ class ResNetConfig(Config):
     def num_features(self) -> int:
         """Width of the pooled features."""
         return self.dims[-1]
-
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and norms: nearly all that it has, and never more."""
-        total, before = _numbers(49 * self.in_channels, self.dim), self.dim
-        for dim, depth in zip(self.dims, self.depths, strict=True):
-            for width in (before, *(dim for _ in range(depth - 1))):
-                if self.block == "basic":
-                    total += _numbers(9 * width, dim) + _numbers(9 * dim, dim)
-                else:
-                    narrow = dim // 4
-                    total += _numbers(width, narrow) + _numbers(9 * narrow, narrow)
-                    total += _numbers(narrow, dim)
-            total += _numbers(before, dim) if before != dim else 0
-            before = dim
-        return total + self.num_features * self.num_classes
 
 
 class ResNet(CNN):
@@ -183,11 +167,6 @@ def _shortcut(before: int, dim: int, stride: int) -> nn.Module:
     if before == dim and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(before, dim, 1, stride, bias=False), BatchNorm(dim))
-
-
-def _numbers(fan_in: int, channels: int) -> int:
-    """Of a convolution and its norm."""
-    return (fan_in + NUMBERS_PER_CHANNEL) * channels
 
 
 RESNET_50 = ResNetConfig()

@@ -77,21 +77,6 @@ class SwinConfig(Config):
         """Width of the pooled features."""
         return self.dims[-1]
 
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and tables: nearly all that it has, and never more."""
-        total = self.in_channels * self.patch_size**2 * self.dim
-        for stage, (dim, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
-            matrices = (4 * dim + 2 * int(dim * self.mlp_ratio)) * dim
-            total += depth * (matrices + self.bias_parameters(stage))
-        merging = sum(2 * dim * dim for dim in self.dims[1:])
-        return total + merging + self.num_features * self.num_classes
-
-    def bias_parameters(self, stage: int) -> int:
-        """Numbers of which a block of a stage makes its position bias."""
-        (height, width), _ = fit_window(self.grids[stage], self.window_size)
-        return (2 * height - 1) * (2 * width - 1) * self.num_heads[stage]
-
 
 class Swin(Backbone):
     """Patches, four stages of shifted windows, mean, head: (B, C, H, W) -> (B, K).

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
-from vitkit.layers.cosine_window import HIDDEN, CosineWindowAttention
+from vitkit.layers.cosine_window import CosineWindowAttention
 from vitkit.models.swin import Block, Stage, Swin, SwinConfig, join_neighbours
 
 
@@ -30,10 +30,6 @@ class SwinV2Config(SwinConfig):
                 f"depths={self.depths} and pretrained_window_sizes={self.pretrained_window_sizes} "
                 "differ in length; give one of each for every stage"
             )
-
-    def bias_parameters(self, stage: int) -> int:
-        """Numbers of which a block of a stage makes its position bias."""
-        return (2 + 1 + self.num_heads[stage]) * HIDDEN
 
 
 class SwinV2(Swin):

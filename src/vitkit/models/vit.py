@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -84,21 +83,6 @@ class ViTConfig(Config):
     def num_features(self) -> int:
         """Width of the pooled features."""
         return 2 * self.dim if self.pool == "cls_mean" else self.dim
-
-    @property
-    def least_parameters(self) -> int:
-        """Numbers in its matrices and positions: nearly all that it has, and never more."""
-        in_blocks = self.depth * (4 * self.dim + 2 * int(self.dim * self.mlp_ratio)) * self.dim
-        cells = 0 if self.position == "none" else self.grid[0] * self.grid[1]
-        rows = cells + self.registers + self.num_classes
-        return in_blocks + self.patch_parameters + rows * self.dim
-
-    @property
-    def patch_parameters(self) -> int:
-        """Numbers in the matrices that make patches of pixels."""
-        widths = (self.in_channels, *self.stem)
-        cells = self.patch_size // stem_stride(self.stem)
-        return 9 * sum(a * b for a, b in pairwise(widths)) + widths[-1] * cells**2 * self.dim
 
 
 class Block(nn.Module):
