@@ -385,6 +385,24 @@ def test_no_memory_is_taken_for_a_model_that_the_tensors_do_not_fit(
         store.load(saved[0]).build()
 
 
+def test_no_memory_is_taken_for_a_computed_table_that_outweighs_the_tensors(
+    saved: tuple[Path, Backbone],
+) -> None:
+    """Positions that are computed may be missing, unless a hostile file asks for too many."""
+    tensors = load_file(saved[0] / "model.safetensors")
+    del tensors["pos_embed"]
+    save_file(tensors, saved[0] / "model.safetensors")
+    path = saved[0] / "config.json"
+    cfg = json.loads(path.read_text("utf-8"))
+    cfg["vitkit"]["model"]["position"] = "sincos_2d"
+    path.write_text(json.dumps(cfg), "utf-8")
+    assert store.load(saved[0]).build().pos_embed is not None
+    cfg["vitkit"]["model"]["image_size"] = [2**16] * 2
+    path.write_text(json.dumps(cfg), "utf-8")
+    with pytest.raises(WeightsError, match="do not fit the model: pos_embed is missing"):
+        store.load(saved[0]).build()
+
+
 def test_settings_that_make_no_model_together(saved: tuple[Path, Backbone]) -> None:
     path = saved[0] / "config.json"
     cfg = json.loads(path.read_text("utf-8"))

@@ -89,6 +89,7 @@ def adapt(
     goals: Tensors = dict(model.state_dict())
     learned = {name for name, _ in model.named_parameters()}
     rest = dict(tensors)
+    numbers = sum(tensor.numel() for tensor in tensors.values())  # a file may describe anything
     made: Tensors = {}
     changes: list[Change] = []
     problems: list[str] = []
@@ -99,7 +100,7 @@ def adapt(
         if _of_head(name, model) and (tensor is None or before != after):
             reason = f"for {target.num_classes:,} classes"
             changes.append(Change("new", name, before, after, reason))
-        elif tensor is None and name in learned:
+        elif tensor is None and (name in learned or goal.numel() > numbers):
             problems.append(f"{name} is missing")
         elif tensor is None:
             changes.append(Change("new", name, None, after, "computed, not learned"))
