@@ -11,7 +11,7 @@ import pytest
 
 import vitkit
 
-COMMANDS = ("demo", "models", "train", "eval", "predict", "doctor")
+COMMANDS = ("demo", "models", "inspect", "train", "eval", "predict", "doctor")
 LIMIT = 0.3  # seconds
 
 
@@ -124,7 +124,8 @@ def test_wrong_usage_is_one_line_and_two(
         (["train", "digits", "--resume", "--out", "absent"], "absent"),
         (["eval", "absent", "digits"], "absent does not exist"),
         (["predict", "absent", "absent.png"], "absent.png does not exist"),
-        (["models", "resnet*"], "no model is called 'resnet*'"),
+        (["inspect", "absent"], "'absent' is no checkpoint and no model"),
+        (["models", "nothing*"], "no model is called 'nothing*'"),
     ],
 )
 def test_a_mistake_is_one_line_and_two(

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 import vitkit
-from vitkit.cli import convert, demo, doctor, evaluate, models, predict, train
+from vitkit.cli import convert, demo, doctor, evaluate, inspect, models, predict, train
 from vitkit.cli.screen import warn
 from vitkit.errors import ConfigError, VitkitError, nearest
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "models": models.models,
+    "inspect": inspect.inspect,
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
@@ -105,6 +106,8 @@ def run(arguments: Sequence[str]) -> int:
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
     if called is not None and called not in COMMANDS:
         raise ConfigError(f"no command {called!r}{nearest(called, COMMANDS)}; see vitkit --help")
+    if called == "inspect":
+        arguments = inspect.one_each(arguments)
     try:
         return app(arguments, prog_name="vitkit", standalone_mode=False) or 0
     except UsageError as error:
