@@ -113,6 +113,8 @@ def test_shapes() -> None:
         np.testing.assert_array_equal(source.read(index), drawn.image)
         assert source.samples[index].label == drawn.label
     assert open_source("shapes").read(0).shape == (64, 64, 3)
+    (alone,) = open_source("shapes:count=1,size=2048").samples
+    assert alone.name == "0" and len(open_source("shapes:count=10000").samples) == 10_000
     names = [sample.name for sample in source.samples]
     assert names == sorted(set(names))
 
@@ -120,7 +122,8 @@ def test_shapes() -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ("shapes:count=1", "count=1 must be a whole number from 16"),
+        ("shapes:count=0", "count=0 must be a whole number from 1 to 10000000"),
+        ("shapes:size=2049", "size=2049 must be a whole number from 16 to 2048"),
         ("shapes:size=big", "size=big must be"),
         ("shapes:sed=1", "'sed' is not an option \\(count, size, seed are\\), did you mean 'seed'"),
         ("digits:8", "digits has no options"),
