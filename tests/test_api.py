@@ -152,6 +152,14 @@ def test_a_class_may_be_absent_and_classes_may_be_in_another_order(
     assert evaluation.top1 == 1.0
 
 
+def test_images_of_one_class_can_be_scored(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colours / "red", tmp_path / "data" / "red")
+    evaluation = vitkit.evaluate(finished.load(), tmp_path / "data", "all")
+    assert evaluation.images == evaluation.per_class["red"].images == 20
+
+
 @pytest.mark.parametrize("split", ["validation", "", "TEST"])
 def test_an_unknown_split_names_the_known(finished: vitkit.Run, colours: Path, split: str) -> None:
     with pytest.raises(DataError, match=f"has no split '{split}'; it has test, train, val"):

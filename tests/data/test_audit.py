@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vitkit.data.audit import (
+    check_classes,
     check_contents,
     check_unreadable,
     content_key,
@@ -58,6 +59,29 @@ def test_summary_by_hand() -> None:
     assert summary.imbalance == float("inf")
     assert summary.unreadable == (("6", "damaged"),) and summary.skipped == ("x.jpg",)
     assert (summary.source, summary.classes) == ("pets", ("cat", "cow", "dog"))
+
+
+def labelled(*rows: tuple[str, str | None]) -> Source:
+    """One sample of each (class, split)."""
+    classes = tuple(sorted({label for label, _ in rows}))
+    samples = tuple(Sample(str(i), classes.index(row[0]), row[1]) for i, row in enumerate(rows))
+    return Source("pets", classes, samples, lambda index: image(1, 1, 3))
+
+
+def test_one_class_is_nothing_to_learn() -> None:
+    with pytest.raises(DataError, match="pets has one class only, 'cat'; .* two to learn"):
+        check_classes(labelled(("cat", None), ("cat", "test")))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_unknown_in_train_is_refused(split: str) -> None:
+    rows = [("tulip", "train"), ("rose", None), ("tulips", split)]
+    with pytest.raises(DataError, match=f"'tulips' is in {split} .* did you mean 'tulip'"):
+        check_classes(labelled(*rows))
+
+
+def test_classes_in_train_may_be_absent_elsewhere() -> None:
+    check_classes(labelled(("a", "train"), ("b", "train"), ("a", "test")))
 
 
 def test_imbalance_is_of_all_splits() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from vitkit.data.layout import Row, arrange, check_classes, extension, may_be_image, split_name
+from vitkit.data.layout import arrange, extension, may_be_image, split_name
 from vitkit.errors import DataError
 
 PLAIN = ["cat/1.jpg", "cat/more/2.jpg", "dog/1.jpg"]
@@ -52,7 +52,7 @@ def test_files_beside_class_folders_are_skipped_and_told() -> None:
     [
         ([], (), "holds no image"),
         (["1.jpg", "2.jpg"], (), "pets holds 2 images but no class folders; put them"),
-        (["in/1.jpg"], ("in/",), None),  # one class: for check_classes to tell
+        (["in/1.jpg"], ("in/",), None),  # one class: enough to measure
         (["train/1.jpg", "test/1.jpg"], (), "no class folders"),
         (["a/1.jpg", "b/1.jpg"], ("a/", "b/", "c c/"), "pets/c c/ holds no image"),
         (["x/a/1", "x/b/1"], ("x/", "x/a/", "x/b/", "x/c/"), "pets/x/c/ holds no image"),
@@ -73,29 +73,6 @@ def test_a_layout_that_cannot_be_used_is_told(
     with pytest.raises(DataError) as error:
         arrange(names, folders, where="pets")
     assert told in str(error.value) and "\n" not in str(error.value)
-
-
-def test_classes_are_in_order_of_characters() -> None:
-    rows = [Row(str(number), str(number)) for number in range(11)]
-    expected = ("0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9")
-    assert check_classes(rows, where="x") == expected
-
-
-def test_one_class_is_refused() -> None:
-    with pytest.raises(DataError, match="one class only, 'cat'"):
-        check_classes([Row("1", "cat")], where="x")
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_a_class_unknown_in_train_is_refused(split: str) -> None:
-    rows = [Row("1", "tulip", "train"), Row("2", "rose", "train"), Row("3", "tulips", split)]
-    with pytest.raises(DataError, match=f"'tulips' is in {split} .* did you mean 'tulip'"):
-        check_classes(rows, where="x")
-
-
-def test_a_set_to_measure_on_needs_no_train() -> None:
-    rows = [Row("1", "a", "test"), Row("2", "b", "test")]
-    assert check_classes(rows, where="x") == ("a", "b")
 
 
 @pytest.mark.parametrize(

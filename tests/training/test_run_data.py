@@ -123,7 +123,8 @@ def test_grey_input_has_one_channel(colours: Path, tiny: dict[str, Any], tmp_pat
     ("files", "message"),
     [
         ([], "holds no image|class folders|no class"),
-        (["only/1.png", "only/2.png"], "class"),
+        (["only/1.png", "only/2.png"], "has one class only, 'only'"),
+        (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "'c' is in val but not in train"),
         (["test/a/1.png", "test/b/2.png"], "no image to train on"),
     ],
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitkit.data.manifest import csv_lines, save_csv
 from vitkit.data.sources import Source
-from vitkit.errors import DataError
+from vitkit.errors import DataError, nearest
 
 CONTENT_COLUMNS = ("file_name", "content")
 LISTED = 20  # files that an error names before it counts the rest
@@ -39,6 +39,27 @@ class DataSummary:
         """Readable images of the largest class over those of the smallest; inf if that has none."""
         sizes = [sum(sizes) for sizes in zip(*self.counts.values(), strict=True)]
         return max(sizes) / min(sizes) if sizes and min(sizes) else float("inf")
+
+
+def check_classes(source: Source) -> None:
+    """Check that a labelled source has something to learn.
+
+    Raises:
+        DataError: there is one class only, or one of `val` or `test` that `train` does not have.
+    """
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.name} has one class only, {source.classes[0]!r}; "
+            "a classifier needs at least two to learn"
+        )
+    pairs = {(source.classes[s.label or 0], s.split or "train") for s in source.samples}
+    known = {label for label, split in pairs if split == "train"}
+    for label, split in sorted(pairs):
+        if known and label not in known:
+            raise DataError(
+                f"{source.name}: class {label!r} is in {split} but not in train"
+                f"{nearest(label, known) or '; add images of it to train or remove it'}"
+            )
 
 
 def content_key(image: NDArray[np.uint8]) -> bytes:

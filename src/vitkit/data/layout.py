@@ -3,10 +3,10 @@
 Names are relative, with `/` between their parts; a name that ends in `/` is a folder.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from vitkit.errors import DataError, nearest
+from vitkit.errors import DataError
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {
@@ -98,28 +98,6 @@ def arrange(
         )
     _check_empty(rows, below, splits, place)
     return rows, tuple(sorted(skipped))
-
-
-def check_classes(rows: Iterable[Row], *, where: str) -> tuple[str, ...]:
-    """The classes in order of their characters (`10` before `9`), as in torchvision's ImageFolder.
-
-    Raises:
-        DataError: there is one class only, or one of `val` or `test` that `train` does not have.
-    """
-    pairs = {(row.label, row.split or "train") for row in rows}
-    classes = sorted({label for label, _ in pairs})
-    if len(classes) < 2:
-        raise DataError(
-            f"{where} has one class only, {classes[0]!r}; a classifier needs at least two"
-        )
-    known = {label for label, split in pairs if split == "train"}
-    for label, split in sorted(pairs):
-        if known and label not in known:
-            raise DataError(
-                f"{where}: class {label!r} is in {split} but not in train"
-                f"{nearest(label, known) or '; add images of it to train or remove it'}"
-            )
-    return tuple(classes)
 
 
 def _wrapper(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from vitkit.data import synthetic
 from vitkit.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Archive, open_archive
 from vitkit.data.folder import Folder, is_taken, list_folder
 from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
-from vitkit.data.layout import Row, arrange, check_classes
+from vitkit.data.layout import Row, arrange
 from vitkit.data.manifest import load_manifest
 from vitkit.errors import DataError, nearest
 
@@ -187,7 +187,7 @@ def open_inputs(inputs: Sequence[str | Path], *, limits: Limits = DEFAULT_LIMITS
 def _labelled(
     text: str, rows: Sequence[Row], store: Store, limits: Limits, skipped: tuple[str, ...] = ()
 ) -> Source:
-    classes = check_classes(rows, where=text)
+    classes = tuple(sorted({row.label for row in rows}))
     index = {label: number for number, label in enumerate(classes)}
     samples = tuple(Sample(row.name, index[row.label], row.split) for row in rows)
     names = tuple(row.name for row in rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vitkit import whole_file
 from vitkit.classifier import load
+from vitkit.data.audit import check_classes
 from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
@@ -71,6 +72,7 @@ def prepare(data: str | Path, resolved: Resolved) -> Prepared:
         megapixels=settings.data.max_megapixels, megabytes=settings.data.max_megabytes
     )
     source = open_source(data, limits=limits)
+    check_classes(source)
     overrides = {**settings.config_overrides, "num_classes": len(source.classes)}
     config = find_config(settings.architecture, **overrides)
     preprocess = Preprocess(
