@@ -55,6 +55,38 @@ def test_unreadable_images_are_counted_and_listed(
         assert [row["file_name"] for row in csv.DictReader(file)] == ["a/04.png"]
 
 
+def test_unreadable_images_take_no_place_in_a_split(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """One readable image of class b among ten: with them in the draw, it could leave train."""
+    data = tmp_path / "data"
+    for number in range(20):
+        noise(data / "ab"[number % 2] / f"{number:02}.png", number)
+    for path in sorted((data / "b").iterdir())[:-1]:
+        path.write_bytes(b"not an image")
+    for seed in range(3):
+        settings = {**tiny, "data.max_unreadable": 0.5, "epochs": 1, "seed": seed}
+        run = vitkit.train(data, out=tmp_path / f"run-{seed}", **settings)
+        rows = split_of(run.directory)
+        assert rows["b/19.png"] == ("b", "train")
+        assert {split for label, split in rows.values() if label == "b"} == {"train"}
+        assert sum(split == "test" for _, split in rows.values()) == 2  # a fifth of 11, less b's
+
+
+def test_a_class_without_a_readable_image_to_train_on_is_refused(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for number in range(24):
+        part, kind = ("train", "test")[number % 2], "abc"[number // 2 % 3]
+        noise(data / part / kind / f"{number:02}.png", number)
+    for path in (data / "train" / "b").iterdir():
+        path.write_bytes(b"not an image")
+    with pytest.raises(DataError, match="the class 'b' has no readable image to train on; add"):
+        vitkit.train(data, out=tmp_path / "run", **{**tiny, "data.max_unreadable": 0.5})
+    with pytest.raises(DataError, match=r"the class 'cross' has .* \(nor have 5 others\); add"):
+        vitkit.train("shapes:count=2,size=16", out=tmp_path / "run", **tiny)
+    assert not (tmp_path / "run").exists()
+
+
 def test_too_many_unreadable_images_stop_the_run_with_their_list(
     damaged: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -50,8 +50,8 @@ def read_dataset(
     """Decode all images and split them, as the run in the directory `resumed` did if given.
 
     Raises:
-        DataError: too many images are unreadable, none is left to train on, or the data is not
-            what the resumed run was started with.
+        DataError: too many images are unreadable, none of a class is left to train on, or the data
+            is not what the resumed run was started with.
     """
     memory = read_all(
         source,
@@ -70,22 +70,47 @@ def read_dataset(
     for name in SPLITS:
         rows = [i for i, split in enumerate(chosen) if split == name and memory.keys[i] is not None]
         examples[name] = Examples(memory.images, labels, torch.tensor(rows, dtype=torch.int64))
-    if not len(examples["train"]):
-        raise DataError(f"{source.name} leaves no image to train on; lower data.test_fraction")
+    check_trained(source, examples["train"])
     summary = summarise(source, chosen, memory.keys, memory.unreadable)
     announce(summary, {name: len(part) for name, part in examples.items()}, listen)
     return Dataset(memory.images, examples, chosen, memory.keys, summary)
 
 
 def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSettings) -> list[str]:
-    """A new split of every sample; images with the same content stay together."""
-    return splits.resolve(
-        source.samples,
-        keys,
+    """A new split of every sample; images with the same content stay together.
+
+    The shares are of the readable images. The others stay where the source has them, or in train.
+    """
+    readable = [index for index, key in enumerate(keys) if key is not None]
+    resolved = splits.resolve(
+        [source.samples[index] for index in readable],
+        [keys[index] for index in readable],
         val=settings.data.val_fraction,
         test=settings.data.test_fraction,
         seed=settings.seed,
     )
+    chosen = [sample.split or "train" for sample in source.samples]
+    for index, split in zip(readable, resolved, strict=True):
+        chosen[index] = split
+    return chosen
+
+
+def check_trained(source: Source, train: Examples) -> None:
+    """Check that every class has a readable image to train on.
+
+    Raises:
+        DataError: one has none; the message names the first.
+    """
+    if not len(train):
+        raise DataError(f"{source.name} leaves no image to train on; lower data.test_fraction")
+    trained = set(train.labels[train.rows].tolist())
+    missing = [name for label, name in enumerate(source.classes) if label not in trained]
+    if missing:
+        more = f" (nor have {len(missing) - 1} others)" if missing[1:] else ""
+        raise DataError(
+            f"{source.name}: the class {missing[0]!r} has no readable image to train on{more}; "
+            "add images of it, or remove it"
+        )
 
 
 def read_splits(source: Source, keys: Sequence[bytes | None], directory: Path) -> list[str]:
