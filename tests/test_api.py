@@ -128,14 +128,53 @@ def test_images_that_came_later_do_not_bring_training_images_into_test(
     assert evaluation.split == "test, as the run split it, without 1 new"
 
 
+def of_split(run: vitkit.Run, split: str) -> list[str]:
+    rows = (run.directory / "split.csv").read_text().splitlines()
+    return [row.partition(",")[0] for row in rows if row.endswith(f",{split}")]
+
+
+def test_other_images_under_the_same_names_are_new(tiny: dict[str, Any], tmp_path: Path) -> None:
+    settings = {**tiny, "epochs": 1, "data.image_size": 16}
+    run = vitkit.train("shapes:count=80,size=16,seed=0", out=tmp_path / "run", **settings)
+    classifier = run.load()
+    evaluation = vitkit.evaluate(classifier, "shapes:count=80,size=16,seed=1")
+    assert evaluation.images == 80
+    assert evaluation.split == "all images: 80 have names of the run's, but other content"
+    with pytest.raises(DataError, match=r"no split 'val' \(\d+ have the names .*\); it has test"):
+        vitkit.evaluate(classifier, "shapes:count=80,size=16,seed=1", "val")
+    assert vitkit.evaluate(classifier, "shapes:count=80,size=16,seed=0") == run.evaluation
+
+
+def test_an_image_that_was_replaced_is_not_the_runs(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    other, names = tmp_path / "other", of_split(finished, "test")
+    shutil.copytree(colours, other)
+    Image.new("RGB", (9, 9)).save(other / names[0])
+    (other / names[1]).write_bytes(b"not an image")  # nobody can tell: the name counts
+    evaluation = vitkit.evaluate(finished.load(), other)
+    assert evaluation.split == "test, as the run split it, without 1 changed"
+    assert evaluation.images == 10
+    assert [name for name, _ in evaluation.unreadable] == [names[1]]
+
+
+def test_replacing_all_of_test_does_not_bring_training_images_into_it(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(colours, other)
+    for name in of_split(finished, "test"):
+        Image.new("RGB", (9, 9)).save(other / name)
+    with pytest.raises(DataError, match=r"no split 'test' \(12 have .*\); it has train, val"):
+        vitkit.evaluate(finished.load(), other)
+
+
 def test_some_of_the_images_keep_their_splits(
     finished: vitkit.Run, colours: Path, tmp_path: Path
 ) -> None:
     some = tmp_path / "some"
     shutil.copytree(colours, some)
-    rows = (finished.directory / "split.csv").read_text().splitlines()
-    name = next(row.partition(",")[0] for row in rows if row.endswith(",test"))
-    (some / name).unlink()
+    (some / of_split(finished, "test")[0]).unlink()
     assert vitkit.evaluate(finished.load(), some).images == 11
 
 
@@ -244,8 +283,8 @@ def test_a_source_without_a_test_split_is_not_scored_on_its_training_images(
 def test_progress_counts_every_image(finished: vitkit.Run, colours: Path) -> None:
     heard: list[Progress] = []
     vitkit.evaluate(finished.load(), colours, listen=heard.append)
-    assert [(p.done, p.total) for p in heard] == [(n, 12) for n in range(1, 13)]
-    assert {p.phase for p in heard} == {"evaluate"}
+    phases = [(phase, n, 12) for phase in ("compare", "evaluate") for n in range(1, 13)]
+    assert [(p.phase, p.done, p.total) for p in heard] == phases
 
 
 # train

@@ -1,6 +1,6 @@
 """The main jobs in Python: train and evaluate; `vitkit.load` gives a classifier to predict with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from vitkit.classifier import Classifier, load
+from vitkit.data.audit import content_key, load_contents
+from vitkit.data.loader import default_workers, look_ahead
 from vitkit.data.sources import DEFAULT_LIMITS, Limits, Source, open_source
 from vitkit.data.split import load_split
-from vitkit.errors import ConfigError, DataError
+from vitkit.errors import ConfigError, DataError, ImageError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training.config import Resolved, resolve
-from vitkit.training.directory import SPLIT, Run, resumed_settings
+from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings
 from vitkit.training.loop import EVALUATION_BATCH
 from vitkit.training.run import train as train_resolved
 
@@ -84,8 +86,9 @@ def evaluate(
 
     Unreadable images are left out and listed.
 
-    Where DATA has no splits of its own, those count that the classifier's run made for it; where
-    neither has any, `test` is all of DATA. `Evaluation.split` says what was scored.
+    Where DATA has no splits of its own, those count that the classifier's run made for its images,
+    known again by name and content; where there is none of these, `test` is all of DATA.
+    `Evaluation.split` says what was scored.
 
     Raises:
         DataError: no such split, a class that the model does not know, or nothing that can be read.
@@ -93,7 +96,7 @@ def evaluate(
     if isinstance(classifier, str | Path):
         classifier = load(classifier)
     source = open_source(data, limits=limits)
-    chosen, what = select(source, split, classifier.origin)
+    chosen, what = select(source, split, classifier.origin, listen)
     unknown = [name for name in source.classes if name not in classifier.classes]
     if unknown:
         known = ", ".join(classifier.classes[:10])
@@ -113,38 +116,70 @@ def evaluate(
     return replace(evaluation, split=what, unreadable=tuple(unreadable))
 
 
-def select(source: Source, split: str, origin: Path | None) -> tuple[Source, str]:
+def select(
+    source: Source, split: str, origin: Path | None, listen: Listener = silent
+) -> tuple[Source, str]:
     """The part of a source that belongs to a split, and in words which part that is.
 
     The source's own splits count first, then those that the run at `origin` saved for its images.
+    An image is the run's if it has the name and the content of one; any other is new.
     """
     if split == "all":
         return source, "all images"
     own = [sample.split for sample in source.samples]
     if split in own:
-        return part(source, own, split), in_words(split, of_the_data=True)
-    saved = saved_splits(source, origin)
-    if split in saved:  # perhaps cut out of the source's own train
-        new = sum(name is None for name in saved)
+        inside = [index for index, name in enumerate(own) if name == split]
+        return source.subset(inside), in_words(split, of_the_data=True)
+    saved = of_the_run(source, origin)
+    named = {index: content for index, (name, content) in saved.items() if name == split}
+    if same := list(unchanged(source, named, listen)):  # perhaps cut out of the source's own train
+        new = 0 if any(own) else len(source.samples) - len(saved)
+        left_out = {"new": new, "changed": len(named) - len(same)}
+        without = " and ".join(f"{count:,} {what}" for what, count in left_out.items() if count)
         words = in_words(split, of_the_data=False)
-        if new and not any(own):
-            words += f", without {new:,} new"
-        return part(source, saved, split), words
-    if split == "test" and not any(own) and not any(saved):
-        return source, "all images: neither the data nor the run has a split for them"
-    known = ", ".join(sorted({name for name in [*own, *saved] if name})) or "none"
-    raise DataError(f"{source.name} has no split {split!r}; it has {known}")
+        return source.subset(same), f"{words}, without {without}" if without else words
+    if split == "test" and not any(own):
+        others = {index: content for index, (name, content) in saved.items() if name != split}
+        if next(unchanged(source, others, listen), None) is None:
+            return source, "all images: " + (
+                f"{len(saved):,} have names of the run's, but other content"
+                if saved
+                else "neither the data nor the run has a split for them"
+            )
+    known = {*own, *(name for name, _ in saved.values())} - {None, split}
+    changed = f" ({len(named):,} have the names of its images, but other content)" if named else ""
+    raise DataError(
+        f"{source.name} has no split {split!r}{changed}; "
+        f"it has {', '.join(sorted(filter(None, known))) or 'none'}"
+    )
 
 
-def part(source: Source, splits: Sequence[str | None], split: str) -> Source:
-    """The samples of one split."""
-    return source.subset([i for i, name in enumerate(splits) if name == split])
-
-
-def saved_splits(source: Source, origin: Path | None) -> list[str | None]:
-    """The split that the run at `origin`, or around it, gave each image, or None."""
+def of_the_run(source: Source, origin: Path | None) -> dict[int, tuple[str, str]]:
+    """Split and content of what the run at `origin`, or around it, knew by an image's name."""
     for directory in (origin, origin.parent) if origin else ():
         if (directory / SPLIT).is_file():
-            rows = {row.name: row.split for row in load_split(directory / SPLIT)}
-            return [rows.get(sample.name) for sample in source.samples]
-    return [None] * len(source.samples)
+            contents = load_contents(directory / CONTENTS)
+            rows = {
+                row.name: (row.split, contents.get(row.name, ""))
+                for row in load_split(directory / SPLIT)
+            }
+            names = [sample.name for sample in source.samples]
+            return {index: rows[name] for index, name in enumerate(names) if name in rows}
+    return {}
+
+
+def unchanged(source: Source, contents: Mapping[int, str], listen: Listener) -> Iterator[int]:
+    """Those of the images, by index, that have this content still, or cannot be read to tell."""
+
+    def check(index: int) -> bool:
+        try:
+            return content_key(source.read(index)).hex() == contents[index]
+        except ImageError:
+            return True
+
+    workers = default_workers()
+    checks = look_ahead(check, contents, workers=workers, ahead=2 * workers)
+    for done, (index, same) in enumerate(zip(contents, checks, strict=True), 1):
+        listen(Progress("compare", done, len(contents)))
+        if same:
+            yield index
