@@ -192,7 +192,8 @@ def test_a_damaged_state_is_one_line(tmp_path: Path, how: str) -> None:
     model = small()
     with pytest.raises(CheckpointError, match=STATE) as caught:
         load_state(tmp_path, model, optimizer_of(model))
-    assert "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert "\n" not in said and "weights_only" not in said  # torch's advice would be unsafe
 
 
 def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:

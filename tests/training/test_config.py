@@ -84,7 +84,7 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
         ("lr=nan", "lr=nan: input should be a finite number"),
         ("data.mean=[.nan]", "data.mean=nan: input should be a finite number"),
         ("betas=[0.9, .nan]", "betas=nan: input should be a finite number"),
-        ("model.pool=max", "pool='max' is unknown; choose cls, mean or attention"),
+        ("model.pool=max", "pool='max' is unknown; choose cls, mean, cls_mean or attention"),
         ("model.class_token=false", "pool=cls reads the class token"),
         ("model.num_classes=3", "follows from the classes of the data"),
         ("model.in_channels=1", "follows from the number of values in data.mean"),
@@ -206,3 +206,8 @@ def test_patches_have_to_fit_the_images_of_the_run() -> None:
     assert settings.config_overrides["image_size"] == (40, 40)
     with pytest.raises(ConfigError, match="image_size=32 is not a multiple of patch_size=64"):
         resolve(["model.patch_size=64", "data.image_size=32"])
+
+
+def test_a_tag_names_weights_not_an_architecture() -> None:
+    settings = resolve(["model.name=vit_tiny_patch16_224.augreg_in1k"]).settings
+    assert settings.architecture == "vit_tiny_patch16_224"

@@ -6,7 +6,7 @@ from vitkit.cli.train import run_and_show
 # A small ViT that learns 1,293 digits of 8x8 pixels from nothing. Digits have a handedness.
 SETTINGS = (
     "model.name=vit_tiny_patch16_224",
-    "model.patch_size=4",
+    "model.patch_size=8",
     "model.dim=128",
     "model.depth=4",
     "model.num_heads=4",

@@ -28,7 +28,6 @@ DAMAGE = (  # what reading a state that is not whole, or of something else, can 
     RuntimeError,
     TypeError,
     ValueError,
-    pickle.UnpicklingError,
 )
 
 
@@ -118,6 +117,10 @@ def load_state(
         return Position(**state["position"])
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; there is no run to resume") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} cannot be resumed from: it is damaged, or no state of a run; start a new one"
+        ) from None
     except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None

@@ -208,7 +208,7 @@ def _check_model(values: Any, image_size: tuple[int, int] | None) -> dict[str, A
     if not isinstance(values, Mapping):
         raise ConfigError(f"model={values!r} is a group of settings; set model.name")
     given = {str(key): value for key, value in values.items()}
-    name = str(given.pop("name", DEFAULT_MODEL))
+    name = str(given.pop("name", DEFAULT_MODEL)).partition(".")[0]  # a tag names weights
     for key in given:
         if key in FOLLOWS:
             raise ConfigError(f"model.{key} follows from {FOLLOWS[key]}")
