@@ -44,10 +44,8 @@ def peak(checkpoint: Path, folder: Path, out: Path) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own figures")
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_memory_does_not_grow_with_the_files(
-    checkpoint: Path, tmp_path: Path, suffix: str
-) -> None:
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".parquet", marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_files(checkpoint: Path, tmp_path: Path, suffix: str) -> None:
     """Kept, 4,500 model inputs would take 55 MB, the images 220 MB; their names take 2."""
     Image.new("RGB", (128, 128), "teal").save(tmp_path / "image.png")
     peaks = {}
@@ -57,4 +55,4 @@ def test_memory_does_not_grow_with_the_files(
         for number in range(count):
             os.link(tmp_path / "image.png", folder / f"{number:04}.png")
         peaks[count] = peak(checkpoint, folder, tmp_path / f"{count}{suffix}")
-    assert peaks[5_000] - peaks[500] < 0, peaks
+    assert peaks[5_000] - peaks[500] < 20_000_000, peaks
