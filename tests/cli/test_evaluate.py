@@ -93,7 +93,7 @@ def test_a_mistake_is_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_a_weights_file_needs_its_model(
+def test_a_weights_file_alone_has_no_class_names(
     vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path
 ) -> None:
     beside = finished.directory / "best" / "model.safetensors"  # its config.json says it
@@ -102,7 +102,7 @@ def test_a_weights_file_needs_its_model(
     shutil.copy(beside, file)
     done = vitkit_command("eval", file, colours)
     assert done.code == 2
-    assert "name it with --model" in done.err
+    assert "has the class 'blue'; the model knows only 0, 1, 2" in done.err
 
 
 def test_a_class_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,7 @@ def pad_same(x: Tensor, kernel_size: int, stride: int, *, value: float = 0.0) ->
 
     What is missing is shared by both ends of a side; one too many goes below or to the right.
     """
-    down, across = (
-        max((-(-side // stride) - 1) * stride + kernel_size - side, 0) for side in x.shape[-2:]
-    )
+    down, across = (max(kernel_size - 1 - (side - 1) % stride, 0) for side in x.shape[-2:])
     if not (down or across):
         return x
     edges = (across // 2, across - across // 2, down // 2, down - down // 2)

@@ -158,7 +158,8 @@ def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, An
     try:
         saved: Any = yaml.safe_load((directory / CONFIG).read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{directory} holds no run; leave --resume out to start one") from None
+        remedy = "leave --resume out to start one"
+        raise CheckpointError(f"{directory} holds no run; {remedy}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{directory} holds no run to resume: {reason}") from None
