@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -54,6 +55,15 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
         ("epochs=0", "epochs=0: input should be greater than or equal to 1"),
         ("epochs=many", "epochs='many': input should be a valid integer"),
         ("epochs=1.5", "epochs=1.5: input should be a valid integer"),
+        ("epochs=true", "epochs=True: input should be a valid integer"),
+        ("lr=true", "lr=True: input should be a valid number"),
+        ("threads=yes", "threads=True: input should be a valid integer"),
+        ("ema=false", "ema=False: input should be a valid number"),
+        ("betas=[0.9, true]", "betas=True: input should be a valid number"),
+        ("data.mean=[true]", "data.mean=True: input should be a valid number"),
+        ("data.image_size=true", "data.image_size=True: input should be a valid integer"),
+        ("data.image_size=[8, true]", "data.image_size=True: input should be a valid integer"),
+        ("data.memory_gb=on", "data.memory_gb=True: input should be a valid number"),
         ("lr=0", "lr=0: input should be greater than 0"),
         ("label_smoothing=1", "label_smoothing=1: input should be less than 1"),
         ("betas=[0.9, 1.5]", "betas=1.5: input should be less than 1"),
@@ -118,6 +128,14 @@ def test_a_mapping_takes_values_as_they_are() -> None:
         "in_channels": 3,
         "image_size": (32, 48),
     }
+
+
+def test_a_mapping_takes_numbers_of_numpy() -> None:
+    given = {"epochs": np.int64(3), "lr": np.float32(0.5), "data.mean": np.full(1, 0.25).tolist()}
+    settings = resolve({**given, "data.image_size": np.int32(16)}).settings
+    assert (settings.epochs, settings.lr, settings.data.mean) == (3, 0.5, (0.25,))
+    assert type(settings.epochs) is int
+    assert settings.data.image_size == (16, 16)
 
 
 def test_rows_say_where_each_value_comes_from() -> None:

@@ -6,8 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import find_config
@@ -31,11 +39,25 @@ Size = Annotated[tuple[int, int], BeforeValidator(_square)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that knows no others."""
+    """A frozen group of settings that knows no others, each of exactly its type.
+
+    Only lists become tuples, as YAML has no others, and numbers of NumPy become Python's.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,  # else true would pass for 1
+        allow_inf_nan=False,
+        protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(cls._plain(one) for one in value)
+        return value.item() if isinstance(value, np.generic) else value
 
 
 class DataSettings(Section):
@@ -229,4 +251,5 @@ def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     rule = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key}={first['input']!r}: {rule}"
+    given = first["input"]
+    return f"{key}={list(given) if isinstance(given, tuple) else given!r}: {rule}"
