@@ -1,5 +1,6 @@
 """Settings: defaults, overrides, checks, origins."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from vitkit.errors import ConfigError
+from vitkit.models import find_config
 from vitkit.training.config import TrainSettings, known_keys, resolve
 
 
@@ -123,11 +125,8 @@ def test_the_last_of_two_overrides_counts() -> None:
 def test_a_mapping_takes_values_as_they_are() -> None:
     settings = resolve({"data.image_size": (32, 48), "model.drop_path": 0.1}).settings
     assert settings.data.image_size == (32, 48)
-    assert settings.config_overrides == {
-        "drop_path": 0.1,
-        "in_channels": 3,
-        "image_size": (32, 48),
-    }
+    config = find_config("vit_tiny_patch16_224", drop_path=0.1, image_size=(32, 48))
+    assert find_config(settings.architecture, **settings.config_overrides) == config
 
 
 def test_a_mapping_takes_numbers_of_numpy() -> None:
@@ -144,6 +143,7 @@ def test_rows_say_where_each_value_comes_from() -> None:
     assert {key for key, origin in origins.items() if origin != "default"} == {
         "epochs",
         "model.depth",
+        "data.image_size",
     }
     assert origins["epochs"] == "somewhere"
     assert set(known_keys()) <= set(origins)
@@ -155,8 +155,26 @@ def test_saved_values_that_differ_from_the_defaults_say_so() -> None:
     assert {key: origin for key, origin in origins.items() if origin != "default"} == {
         "epochs": "saved",
         "model.depth": "saved",
+        "data.image_size": "model",
         "lr": "command line",
     }
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_224", "swinv2_tiny_window8_256", "resnet18"])
+def test_every_field_of_the_model_is_a_setting(name: str) -> None:
+    resolved, config = resolve([f"model.name={name}"]), find_config(name)
+    fields = dataclasses.asdict(config)
+    del fields["num_classes"], fields["in_channels"]  # of the data
+    size = list(fields.pop("image_size"))
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+    rows = {row.key: (row.value, row.origin) for row in resolved.rows()}
+    models = {key: row for key, row in rows.items() if key.startswith("model.")}
+    assert models.pop("model.name") == (name, "command line")
+    assert models == {f"model.{key}": (value, "default") for key, value in plain.items()}
+    assert rows["data.image_size"] == (size, "model")
+    saved = yaml.safe_load(resolved.to_yaml())
+    assert saved["model"] == {"name": name, **plain}
+    assert saved["data"]["image_size"] == size
 
 
 @pytest.mark.parametrize(
@@ -196,7 +214,7 @@ def test_what_is_saved_resolves_to_the_same(overrides: list[str]) -> None:
 
 def test_a_sequence_of_the_model_has_the_type_of_its_config() -> None:
     settings = resolve(["model.name=swin_tiny_patch4_window7_224", "model.depths=[1,1,1,1]"])
-    assert settings.settings.config_overrides == {"depths": (1, 1, 1, 1), "in_channels": 3}
+    assert settings.settings.config_overrides["depths"] == (1, 1, 1, 1)
 
 
 def test_saved_settings_are_checked_too() -> None:

@@ -302,8 +302,9 @@ def test_rows_of_epochs_to_come_are_dropped(tmp_path: Path) -> None:
         (["epochs=9"], "epochs=9 differs from the run, which has epochs=4"),
         (["lr=0.01", "seed=3"], "seed=3 differs from the run, which has seed=0"),
         (["data.image_size=16"], r"data.image_size=\[16,16\] differs from the run, which has"),
-        (["model.qk_norm=true"], "model.qk_norm=true differs from the run, which has its default"),
+        (["model.qk_norm=true"], "model.qk_norm=true differs from the run, which has model.qk_norm=false"),
         (["model.name=vit_base_patch16_224"], "which has model.name=vit_tiny_patch16_224"),
+        (["model.name=resnet18"], "which has model.name=vit_tiny_patch16_224"),
     ],
 )
 def test_other_settings_do_not_resume(

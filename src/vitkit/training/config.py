@@ -63,7 +63,7 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What is read, and how it becomes a model input."""
 
-    image_size: Size | None = None  # pixels, one side or [height, width]; None: the model's own
+    image_size: Size | None = None  # pixels, one side or [height, width]; resolved: never None
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share that the centre crop keeps
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -87,7 +87,7 @@ class AugmentSettings(Section):
 class TrainSettings(Section):
     """One training run."""
 
-    model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name` and fields of the model's config
+    model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name`; once resolved, its config's fields
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     epochs: Annotated[int, Field(ge=1)] = 30
@@ -112,7 +112,7 @@ class TrainSettings(Section):
 
     @property
     def config_overrides(self) -> dict[str, Any]:
-        """What the run changes in the published configuration, but for the number of classes."""
+        """The fields of the model's configuration, but for the number of classes."""
         overrides = {key: value for key, value in self.model.items() if key != "name"}
         overrides["in_channels"] = len(self.data.mean)
         if self.data.image_size is not None:
@@ -126,7 +126,7 @@ class Setting:
 
     key: str
     value: Any
-    origin: str  # "default", "saved", "command line", "argument" or "demo"
+    origin: str  # "default", "saved", "command line", "argument", "demo", "model" or "this machine"
 
     @property
     def text(self) -> str:
@@ -163,38 +163,46 @@ def resolve(
 ) -> Resolved:
     """Defaults, or `saved` settings, with `key=value` overrides (dotted keys reach into sections).
 
+    What is left open is filled in from the published configuration of the model: every field of it,
+    and `data.image_size`.
+
     Raises:
         ConfigError: an unknown key, with the nearest real one, or a value that breaks a rule.
     """
     values = dict(saved or {})
-    defaults = dict(_flatten(TrainSettings().model_dump(mode="json")))
-    origins = {key: "saved" for key, value in _flatten(values) if value != defaults.get(key)}
-    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse, overrides)
-    for key, value in pairs:
-        _check_key(key)
-        *sections, name = key.split(".")
-        place = values
-        for section in sections:
-            inside = place.get(section, {})
-            if not isinstance(inside, Mapping):
-                raise ConfigError(f"{section}={inside!r} is a group of settings; set {key}")
-            place[section] = dict(inside)
-            place = place[section]
-        place[name] = value
+    origins = {key: "saved" for key, _ in _flatten(values)}
+    for key, value in parse(overrides).items():
+        _put(values, key, value)
         origins[key] = origin
     model = values.pop("model", {})
     try:
         settings = TrainSettings.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
-    model = _check_model(model, settings.data.image_size)
-    settings = settings.model_copy(update={"model": model})
-    return Resolved(settings, origins)
+    settings = _with_model(settings, model)
+    default = dict(_flatten(_defaults(settings.architecture).model_dump(mode="json")))
+    now = dict(_flatten(settings.model_dump(mode="json")))
+    known = {key: of for key, of in origins.items() if of != "saved" or now[key] != default[key]}
+    return Resolved(settings, {"data.image_size": "model", **known})
 
 
 def known_keys() -> list[str]:
     """Every dotted key with a default; `model.*` takes the fields of the model's config too."""
     return [key for key, _ in _flatten(TrainSettings().model_dump())]
+
+
+def parse(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their dotted keys; of a key that comes twice the last.
+
+    Raises:
+        ConfigError: text that is no `key=value`.
+    """
+    return dict(overrides if isinstance(overrides, Mapping) else map(_parse, overrides))
+
+
+def architecture_of(model: Any) -> str:
+    """The name of an architecture; a tag after a dot names weights and is dropped."""
+    return str(model).partition(".")[0]
 
 
 def _parse(override: str) -> tuple[str, Any]:
@@ -211,6 +219,19 @@ def _parse(override: str) -> tuple[str, Any]:
     return key.strip(), value
 
 
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value by its dotted key, in copies of the groups that it lies in."""
+    _check_key(key)
+    *sections, name = key.split(".")
+    for section in sections:
+        inside = values.get(section, {})
+        if not isinstance(inside, Mapping):
+            raise ConfigError(f"{section}={inside!r} is a group of settings; set {key}")
+        values[section] = dict(inside)
+        values = values[section]
+    values[name] = value
+
+
 def _check_key(key: str) -> None:
     known = known_keys()
     if key in known or (key.startswith("model.") and key.count(".") == 1):
@@ -225,18 +246,25 @@ def _check_key(key: str) -> None:
     raise ConfigError(f"no setting is called {key!r}{remedy}")
 
 
-def _check_model(values: Any, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """The model's name and its settings, each of the type that its config has."""
+def _with_model(settings: TrainSettings, values: Any) -> TrainSettings:
+    """The settings with the model's name and every field of its config, the size of images too."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"model={values!r} is a group of settings; set model.name")
     given = {str(key): value for key, value in values.items()}
-    name = str(given.pop("name", DEFAULT_MODEL)).partition(".")[0]  # a tag names weights
+    name = architecture_of(given.pop("name", DEFAULT_MODEL))
     for key in given:
         if key in FOLLOWS:
             raise ConfigError(f"model.{key} follows from {FOLLOWS[key]}")
-    size = {} if image_size is None else {"image_size": image_size}
-    config = find_config(name, **given, **size)
-    return {"name": name, **{key: getattr(config, key) for key in given}}
+    size = settings.data.image_size
+    config = find_config(name, **given, **({} if size is None else {"image_size": size}))
+    fields = [field.name for field in dataclasses.fields(config) if field.name not in FOLLOWS]
+    model = {"name": name, **{field: getattr(config, field) for field in fields}}
+    data = settings.data.model_copy(update={"image_size": config.image_size})
+    return settings.model_copy(update={"model": model, "data": data})
+
+
+def _defaults(architecture: str) -> TrainSettings:
+    return _with_model(TrainSettings(), {"name": architecture})
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ from vitkit.classifier import Classifier, load
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.evaluation.metrics import Evaluation
 from vitkit.training.checkpoint import recover
-from vitkit.training.config import Resolved, resolve
+from vitkit.training.config import Resolved, Setting, architecture_of, parse, resolve
 from vitkit.training.loop import Row
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
@@ -166,15 +166,21 @@ def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, An
     if not isinstance(saved, dict):
         raise CheckpointError(f"{directory / CONFIG} holds no settings; start a new run")
     before = resolve(saved=saved)
-    known = {row.key: row for row in before.rows()}
+    old = {row.key: row for row in before.rows()}
+    name = parse(overrides).get("model.name")
+    if name is not None and architecture_of(name) != before.settings.architecture:
+        raise _differs(f"model.name={name}", old["model.name"])  # its fields may be others
     for row in resolve(overrides, saved=saved).rows():
-        old = known.get(row.key)
-        if old is None or row.value != old.value:
-            raise ConfigError(
-                f"{row} differs from the run, which has {old or 'its default'}; "
-                "leave it out to resume, or start a new run"
-            )
+        if row.value != old[row.key].value:
+            raise _differs(row, old[row.key])
     return before
+
+
+def _differs(now: Setting | str, before: Setting) -> ConfigError:
+    return ConfigError(
+        f"{now} differs from the run, which has {before}; "
+        "leave it out to resume, or start a new run"
+    )
 
 
 def keep_metrics(path: Path, step: int) -> None:
