@@ -56,6 +56,20 @@ def test_the_model_option_is_a_setting(vitkit_command, tmp_path: Path) -> None:
     assert "vit_small_patch16_224, 21,669,514 parameters" in done.out  # 10 classes, not 1000
 
 
+def test_what_the_run_makes_of_open_settings_is_printed(vitkit_command, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("vitkit.runtime.device.gains_from_bf16", lambda device: True)
+    monkeypatch.setenv("COLUMNS", "10000")
+    done = vitkit_command("train", "digits", "--dry-run", "model.depth=3")
+    *changed, rest = done.err.splitlines()
+    assert "model.depth=3  (command line)" in changed
+    assert "precision=bf16  (this machine)" in changed
+    assert "device=cpu  (this machine)" in changed
+    assert "data.image_size=[224,224]  (model)" in changed
+    for setting in ("model.num_heads=3", "model.pool=cls", "model.drop_path=0.0", "epochs=30"):
+        assert setting in rest.split()
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
 ) -> None:

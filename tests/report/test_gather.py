@@ -43,6 +43,13 @@ def test_it_says_what_was_trained_and_how(outcome: Outcome, colours: Path) -> No
     assert counts == {"train": 27, "val": 3, "test": 30}
 
 
+def test_settings_are_those_that_the_run_computed_with(outcome: Outcome) -> None:
+    rows = {row.key: (row.value, row.origin) for row in gather(outcome).settings}
+    assert rows["model.num_heads"] == (2, "command line")
+    assert rows["model.drop_path"] == (0.0, "default")
+    assert rows["threads"] == (torch.get_num_threads(), "this machine")
+
+
 def test_the_environment_is_the_one_that_the_run_wrote(outcome: Outcome) -> None:
     written = json.loads((outcome.run.directory / "env.json").read_text())
     assert gather(outcome).environment == written

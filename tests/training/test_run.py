@@ -82,6 +82,7 @@ def test_the_environment_is_written(finished: vitkit.Run, colours: Path) -> None
     assert environment["vitkit"] == vitkit.__version__
     assert environment["torch"] == torch.__version__
     assert environment["device"].startswith("cpu")
+    assert environment["precision"] == "fp32"
 
 
 def test_metrics_are_one_row_an_epoch(finished: vitkit.Run) -> None:
@@ -302,7 +303,7 @@ def test_rows_of_epochs_to_come_are_dropped(tmp_path: Path) -> None:
         (["epochs=9"], "epochs=9 differs from the run, which has epochs=4"),
         (["lr=0.01", "seed=3"], "seed=3 differs from the run, which has seed=0"),
         (["data.image_size=16"], r"data.image_size=\[16,16\] differs from the run, which has"),
-        (["model.qk_norm=true"], "model.qk_norm=true differs from the run, which has model.qk_norm=false"),
+        (["model.qk_norm=true"], "differs from the run, which has model.qk_norm=false"),
         (["model.name=vit_base_patch16_224"], "which has model.name=vit_tiny_patch16_224"),
         (["model.name=resnet18"], "which has model.name=vit_tiny_patch16_224"),
     ],
@@ -317,6 +318,44 @@ def test_other_settings_do_not_resume(
 
 def test_the_same_settings_resume(finished: vitkit.Run, tiny: dict[str, Any]) -> None:
     assert resumed_settings(finished.directory, tiny).settings == resolve(tiny).settings
+
+
+def test_what_leaves_the_result_alone_may_change(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert not vitkit.train(colours, out=out, stop=stopping_after(5), **tiny).finished
+    before = json.loads((out / "env.json").read_text())
+    threads = torch.get_num_threads() + 1
+    free = {"threads": threads, "data.workers": 1, "data.memory_gb": 1, "device": "cpu"}
+    assert not vitkit.train(colours, out=out, resume=True, stop=stopping_after(2), **free).finished
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert saved["threads"] == threads
+    assert (saved["data"]["workers"], saved["data"]["memory_gb"]) == (1, 1)
+    run = vitkit.train(colours, out=out, resume=True)  # as it was last
+    assert [row["epoch"] for row in run.metrics] == [1, 2, 3, 4]
+    environment = json.loads((out / "env.json").read_text())
+    (resumed,) = environment.pop("resumed")
+    assert environment == before
+    assert resumed.keys() == {"started", "threads"}
+    assert resumed["threads"] == str(threads)
+    assert f"{resumed['started']}" in (run.directory / "report.html").read_text()
+    origins = {row.key: row.origin for row in resumed_settings(out, {"device": "cpu"}).rows()}
+    assert (origins["threads"], origins["device"]) == ("saved", "argument")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]"])
+def test_a_damaged_environment_does_not_resume(
+    finished: vitkit.Run, colours: Path, tmp_path: Path, content: str | None
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    (out / "env.json").unlink()
+    if content is not None:
+        (out / "env.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"env.json (cannot be read|holds no env)") as caught:
+        vitkit.train(colours, out=out, resume=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, "", "- 1\n", "a: [", b"\xff\xfe\x00"])

@@ -136,7 +136,9 @@ def interruptible(screen: Screen) -> Iterator[Callable[[], bool]]:
 
 def show_settings(screen: Screen, resolved: "Resolved") -> None:
     """The resolved configuration, changed values first with their origin."""
-    rows = resolved.rows()
+    from vitkit.training.environment import settled
+
+    rows = settled(resolved)
     for row in rows:
         if row.origin != "default":
             screen.say(f"{row}  ({row.origin})")

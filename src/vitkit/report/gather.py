@@ -1,6 +1,5 @@
 """What the report of a finished run shows, gathered from the run."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
 from vitkit.report.page import MISTAKES_SHOWN, SAMPLES_SHOWN
-from vitkit.training.directory import ENVIRONMENT
+from vitkit.training.environment import read_environment, settled
 from vitkit.training.run import Outcome
 
 
@@ -32,8 +31,8 @@ def gather(outcome: Outcome) -> Report:
         history=history,
         mistakes=mistakes(outcome),
         samples=samples(outcome),
-        settings=prepared.resolved.rows(),
-        environment=json.loads((outcome.run.directory / ENVIRONMENT).read_text("utf-8")),
+        settings=settled(prepared.resolved),
+        environment=read_environment(outcome.run.directory),
         seconds=history[-1]["seconds"] if history else None,
     )
 

@@ -42,15 +42,25 @@ def gains_from_bf16(device: torch.device) -> bool:
     return False
 
 
+def choose_precision(device: torch.device, wanted: Precision) -> Literal["fp32", "bf16"]:
+    """`auto` is bfloat16 where it is faster.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if wanted not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision={wanted!r} is unknown; choose auto, fp32 or bf16")
+    if wanted == "auto":
+        return "bf16" if gains_from_bf16(device) else "fp32"
+    return wanted
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
     """The context in which a model computes: bfloat16 where asked for, or where it is faster.
 
     Raises:
         ConfigError: an unknown precision.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise ConfigError(f"precision={precision!r} is unknown; choose auto, fp32 or bf16")
-    wide = precision == "fp32" or (precision == "auto" and not gains_from_bf16(device))
-    if wide:
+    if choose_precision(device, precision) == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

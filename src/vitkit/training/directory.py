@@ -1,22 +1,18 @@
 """A run's directory: who may use it, what lies in it, and reading it back."""
 
 import contextlib
-import datetime
 import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
 
-from vitkit import __version__, whole_file
+from vitkit import whole_file
 from vitkit.classifier import Classifier, load
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.evaluation.metrics import Evaluation
@@ -28,6 +24,7 @@ CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
 SPLIT, CONTENTS, UNREADABLE = "split.csv", "contents.csv", "unreadable.csv"
 EVALUATION = "evaluation.json"
 BEST, LAST = "best", "last"
+FREE = ("device", "threads", "data.workers", "data.memory_gb")  # the result stays what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +124,12 @@ def check_directory(directory: Path, resume: bool) -> None:
         )
 
 
-def write_environment(directory: Path, data: str | Path, device: torch.device) -> None:
-    """Where the data came from, versions and hardware."""
-    environment = {"data": str(data), **describe_environment(device)}
-    whole_file.write(directory / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-
-
-def describe_environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware, as a report names them."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    return {
-        "vitkit": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "system": platform.platform(),
-        "device": f"{device} ({name})" if name else str(device),
-        "threads": str(torch.get_num_threads()),
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-
-
 def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Resolved:
-    """The settings that a run was started with.
+    """The settings that a run was started with, and overrides of those in `FREE`.
 
     Raises:
         CheckpointError: they are absent or damaged.
-        ConfigError: the overrides would change them.
+        ConfigError: the overrides would change others.
     """
     try:
         saved: Any = yaml.safe_load((directory / CONFIG).read_text("utf-8"))
@@ -170,10 +146,12 @@ def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, An
     name = parse(overrides).get("model.name")
     if name is not None and architecture_of(name) != before.settings.architecture:
         raise _differs(f"model.name={name}", old["model.name"])  # its fields may be others
-    for row in resolve(overrides, saved=saved).rows():
-        if row.value != old[row.key].value:
+    origin = "argument" if isinstance(overrides, Mapping) else "command line"
+    now = resolve(overrides, saved=saved, origin=origin)
+    for row in now.rows():
+        if row.value != old[row.key].value and row.key not in FREE:
             raise _differs(row, old[row.key])
-    return before
+    return now
 
 
 def _differs(now: Setting | str, before: Setting) -> ConfigError:

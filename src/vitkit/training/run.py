@@ -25,14 +25,9 @@ from vitkit.training import directory as files
 from vitkit.training.checkpoint import Position, load_state, replacing_directory, save_state
 from vitkit.training.config import Resolved
 from vitkit.training.dataset import Dataset, read_dataset, write_dataset
-from vitkit.training.directory import (
-    Run,
-    claimed,
-    keep_metrics,
-    new_directory,
-    write_environment,
-)
+from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.ema import WeightAverage
+from vitkit.training.environment import describe_environment, note_resumption, write_environment
 from vitkit.training.loop import Learner, Row, fit, predictions
 from vitkit.training.optim import adamw
 from vitkit.weights import store
@@ -118,8 +113,10 @@ def train(
         )
         if not resume:
             write_dataset(directory, prepared.source, dataset)
-            write_environment(directory, data, prepared.device)
-            whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
+        environment = describe_environment(prepared.device, resolved.settings)
+        note = note_resumption if resume else write_environment
+        note(directory, {"data": str(data), **environment})
+        whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
         finished = train_prepared(prepared, dataset, directory, resume, listen, stop)
         run = Run(directory, finished)
         return evaluate_run(run, prepared, dataset) if finished else Outcome(run, prepared, dataset)
