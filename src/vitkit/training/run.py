@@ -29,6 +29,7 @@ from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.ema import WeightAverage
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
 from vitkit.training.loop import Learner, Row, fit, predictions
+from vitkit.training.memory import check_memory
 from vitkit.training.optim import adamw
 from vitkit.weights import store
 
@@ -79,6 +80,7 @@ def prepare(data: str | Path, resolved: Resolved) -> Prepared:
     )
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
+    check_memory(config, settings, device)
     with own_state(settings.threads):
         torch.manual_seed(settings.seed)
         model = build(config).to(device)

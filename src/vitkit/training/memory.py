@@ -1,0 +1,36 @@
+"""Whether a model and what training keeps beside it fit into memory, before any of it is there."""
+
+import torch
+
+from vitkit.data.loader import available_memory
+from vitkit.errors import ConfigError
+from vitkit.models.backbone import Config
+from vitkit.models.formula import parts
+from vitkit.training.config import TrainSettings
+
+BYTES = 4  # of a float32
+
+
+def check_memory(config: Config, settings: TrainSettings, device: torch.device) -> None:
+    """Compare what training keeps for each parameter with the memory of the device.
+
+    That is its value, its gradient, AdamW's two moments, and the weight average if there is one:
+    the least that training takes, as activations and images come on top. Weights are made in the
+    machine's own memory and have to fit there too.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    count = sum(part.parameters for part in parts(config))
+    copies = 5 if settings.ema else 4
+    places = [("this machine has", available_memory(), 1 if device.type == "cuda" else copies)]
+    if device.type == "cuda":
+        places.append((f"{device} has", torch.cuda.mem_get_info(device)[1], copies))
+    for place, there, kept in places:
+        needed = BYTES * kept * count
+        if needed > there:
+            raise ConfigError(
+                f"{settings.architecture} with {count:,} parameters takes {needed / 1e9:,.1f} GB "
+                f"to train, more than the {there / 1e9:,.1f} GB that {place}; "
+                "choose a smaller model, or lower its model.* settings"
+            )
