@@ -70,7 +70,10 @@ def run_and_show(
     resume: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Train behind a progress bar and print where the result is; exit 130 if interrupted."""
+    """Train behind a progress bar and print where the result is.
+
+    Exit code 130 if interrupted, 1 if images were left out.
+    """
     from vitkit import api
 
     with Screen() as screen, interruptible(screen) as stop:
@@ -94,7 +97,8 @@ def run_and_show(
         typer.echo(json.dumps({"directory": str(run.directory), **scores}, indent=2))
     else:
         show_result(run)
-    warn_of_unreadable(run)
+    if warn_of_unreadable(run):
+        raise typer.Exit(1)
 
 
 def warn_of_other_work(screen: Screen, resolved: "Resolved") -> None:
@@ -199,12 +203,14 @@ def show_result(run: "Run") -> None:
         typer.echo(f"report   {report}")
 
 
-def warn_of_unreadable(run: "Run") -> None:
-    """How many images were left out, and the file that lists them."""
+def warn_of_unreadable(run: "Run") -> bool:
+    """Say how many images were left out, and which file lists them; were there any?"""
     from vitkit.training.directory import UNREADABLE
 
     path = run.directory / UNREADABLE
-    if path.is_file():
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            count = sum(1 for _ in csv.DictReader(file))
-        warn(f"unreadable images left out: {count:,}, listed in {path}")
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        count = sum(1 for _ in csv.DictReader(file))
+    warn(f"unreadable images left out: {count:,}, listed in {path}")
+    return True
