@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vitkit
-from vitkit.errors import ConfigError, DataError
+from vitkit.errors import CheckpointError, ConfigError, DataError
 from vitkit.progress import Progress
-from vitkit.training import dataset
+from vitkit.training import dataset, directory
 
 
 def split_of(directory: Path) -> dict[str, tuple[str, str]]:
@@ -93,7 +93,42 @@ def test_too_many_unreadable_images_stop_the_run_with_their_list(
     with pytest.raises(DataError, match=r"1 of 20 images cannot be read.*a/04.png: ") as caught:
         vitkit.train(damaged, out=tmp_path / "run", **tiny)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()  # so that the same command works afterwards
+    assert str(caught.value).endswith(f"; all are listed in {tmp_path / 'run' / 'unreadable.csv'}")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_list_of_unreadable_images_is_whole_and_in_no_ones_way(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    for number in range(60):
+        noise(folder / "ab"[number % 2] / f"{number:02}.png", number)
+        if number % 2 == 0:
+            (folder / "a" / f"{number:02}.png").write_bytes(b"no image")
+    out = {"out": Path("runs", "data-vit_tiny_patch16_224")} if named else {}
+    with pytest.raises(DataError, match="and 10 more; all are listed in runs"):
+        vitkit.train(folder, **out, **tiny)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert [path.name for path in run.iterdir()] == ["unreadable.csv"]
+    with open(run / "unreadable.csv", newline="") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    assert names == [f"a/{number:02}.png" for number in range(0, 60, 2)]
+    for number in range(0, 60, 2):
+        noise(folder / "a" / f"{number:02}.png", number)
+    assert vitkit.train(folder, **out, **{**tiny, "epochs": 1}).finished  # the same command
+    assert list((tmp_path / "runs").iterdir()) == [run]
+    assert not (run / "unreadable.csv").exists()
+
+
+def test_a_list_that_stopped_a_run_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "unreadable.csv").write_text("file_name,reason\n")
+    directory.check_directory(tmp_path, resume=False)
+    with pytest.raises(CheckpointError, match="holds no run"):
+        directory.check_directory(tmp_path, resume=True)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match="exists already"):
+        directory.check_directory(tmp_path, resume=False)
 
 
 def test_identical_images_are_on_one_side_of_the_split(

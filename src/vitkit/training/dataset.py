@@ -44,10 +44,13 @@ def read_dataset(
     preprocess: Preprocess,
     settings: TrainSettings,
     *,
-    resumed: Path | None = None,
+    directory: Path | None = None,
+    resume: bool = False,
     listen: Listener,
 ) -> Dataset:
-    """Decode all images and split them, as the run in the directory `resumed` did if given.
+    """Decode all images and split them, with `resume` as the run in `directory` did.
+
+    A new run that too many unreadable images stop leaves the list of all in `directory`.
 
     Raises:
         DataError: too many images are unreadable, none of a class is left to train on, or the data
@@ -60,11 +63,17 @@ def read_dataset(
         workers=settings.data.workers,
         listen=listen,
     )
-    check_unreadable(memory.unreadable, len(source.samples), limit=settings.data.max_unreadable)
-    if resumed is None:
-        chosen = make_splits(source, memory.keys, settings)
+    try:
+        check_unreadable(memory.unreadable, len(source.samples), limit=settings.data.max_unreadable)
+    except DataError as error:
+        if directory is None or resume:  # a run has its own list there
+            raise
+        save_unreadable(directory, memory.unreadable)
+        raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
+    if directory is not None and resume:
+        chosen = read_splits(source, memory.keys, directory)
     else:
-        chosen = read_splits(source, memory.keys, resumed)
+        chosen = make_splits(source, memory.keys, settings)
     labels = torch.tensor([sample.label or 0 for sample in source.samples])
     examples = {}
     for name in SPLITS:
@@ -127,9 +136,15 @@ def write_dataset(directory: Path, source: Source, dataset: Dataset) -> None:
     labels = [source.classes[sample.label or 0] for sample in source.samples]
     splits.save_split(directory / SPLIT, zip(names, labels, dataset.splits, strict=True))
     save_contents(directory / CONTENTS, names, dataset.keys)
-    if dataset.summary.unreadable:
-        columns = ("file_name", "reason")
-        save_csv(directory / UNREADABLE, columns, dataset.summary.unreadable)
+    save_unreadable(directory, dataset.summary.unreadable)
+
+
+def save_unreadable(directory: Path, unreadable: Sequence[tuple[str, str]]) -> None:
+    """List the images that could not be read and why, in place of an older list."""
+    if unreadable:
+        save_csv(directory / UNREADABLE, ("file_name", "reason"), unreadable)
+    else:
+        (directory / UNREADABLE).unlink(missing_ok=True)
 
 
 def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -> None:

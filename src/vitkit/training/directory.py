@@ -67,12 +67,18 @@ def new_directory(data: str | Path, resolved: Resolved) -> Path:
             directory.mkdir(parents=True)
             return directory
         except FileExistsError:
-            continue
+            if left_behind(directory):
+                return directory
         except OSError as error:
             raise CheckpointError(
                 f"{directory} cannot be made ({error.strerror}); choose another place with out"
             ) from None
     raise AssertionError("the numbers have no end")
+
+
+def left_behind(directory: Path) -> bool:
+    """Whether nothing is there but the list of images that stopped a run before it began."""
+    return directory.is_dir() and [path.name for path in directory.iterdir()] == [UNREADABLE]
 
 
 @contextlib.contextmanager
@@ -118,7 +124,9 @@ def check_directory(directory: Path, resume: bool) -> None:
     """
     if resume and not (directory / CONFIG).is_file():
         raise CheckpointError(f"{directory} holds no run; leave --resume out to start one")
-    if not resume and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if resume or not directory.exists() or left_behind(directory):
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
         raise CheckpointError(
             f"{directory} exists already; choose another --out, or go on with --resume"
         )

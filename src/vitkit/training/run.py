@@ -110,7 +110,8 @@ def train(
             prepared.source,
             prepared.preprocess,
             resolved.settings,
-            resumed=directory if resume else None,
+            directory=directory,
+            resume=resume,
             listen=listen,
         )
         if not resume:
