@@ -137,6 +137,16 @@ def test_a_dry_run_does_not_make_its_out(vitkit_command, colours: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_out_that_is_no_utf8_is_found_at_once(vitkit_command, tmp_path: Path) -> None:
+    out = os.fsencode(tmp_path) + b"/r\xe9n"
+    for more in ([], ["--dry-run"]):
+        done = vitkit_command("train", "digits", "--out", os.fsdecode(out), *more)
+        assert (done.code, done.out) == (2, "")
+        said = f"vitkit: {tmp_path}/r\\udce9n is no UTF-8, which weights files need"
+        assert done.err == f"{said}; choose another --out\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_is_the_result_and_nothing_else(
     vitkit_command, finished: vitkit.Run, colours: Path, settings: list[str], tmp_path: Path
 ) -> None:

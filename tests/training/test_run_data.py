@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,25 @@ def test_the_list_of_unreadable_images_is_whole_and_in_no_ones_way(
     assert vitkit.train(folder, **out, **{**tiny, "epochs": 1}).finished  # the same command
     assert list((tmp_path / "runs").iterdir()) == [run]
     assert not (run / "unreadable.csv").exists()
+
+
+def test_names_that_are_no_utf8(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9")
+    data = tmp_path / name
+    shutil.copytree(colours, data)
+    shutil.copy(data / "red" / "00.png", data / "red" / f"{name}.png")
+    run = vitkit.train(data, **{**tiny, "epochs": 1})
+    assert run.directory == Path("runs", "caf_-vit_tiny_patch16_224")
+    assert (run.directory / "report.html").is_file()
+    assert vitkit.train(data, out=run.directory, resume=True).finished
+    monkeypatch.setattr(dataset, "read_all", None)  # not even read
+    for out in (tmp_path / name / "run", Path(name)):
+        with pytest.raises(CheckpointError, match="is no UTF-8, which weights files need"):
+            vitkit.train(data, out=out, **tiny)
+    assert not (tmp_path / name / "run").exists()
 
 
 def test_a_list_that_stopped_a_run_is_no_run(tmp_path: Path) -> None:

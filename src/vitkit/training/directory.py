@@ -59,7 +59,7 @@ def new_directory(data: str | Path, resolved: Resolved) -> Path:
     Raises:
         CheckpointError: it cannot be made.
     """
-    stem = Path(str(data).partition(":")[0]).stem or "data"
+    stem = _in_utf8(Path(str(data).partition(":")[0]).stem) or "data"
     name = f"{stem}-{resolved.settings.architecture}"
     for number in count(1):
         directory = Path("runs", name if number == 1 else f"{name}-{number}")
@@ -74,6 +74,11 @@ def new_directory(data: str | Path, resolved: Resolved) -> Path:
                 f"{directory} cannot be made ({error.strerror}); choose another place with out"
             ) from None
     raise AssertionError("the numbers have no end")
+
+
+def _in_utf8(text: str) -> str:
+    """The text with `_` for every byte of a file's name that is no UTF-8."""
+    return "".join("_" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
 
 
 def left_behind(directory: Path) -> bool:
@@ -120,8 +125,12 @@ def check_directory(directory: Path, resume: bool) -> None:
     """Check that a run may use a directory: a new one, or with `resume` one that holds a run.
 
     Raises:
-        CheckpointError: something else is there, or nothing to resume.
+        CheckpointError: its name is no UTF-8, something else is there, or nothing to resume.
     """
+    if _in_utf8(str(directory)) != str(directory):
+        raise CheckpointError(
+            f"{directory} is no UTF-8, which weights files need; choose another --out"
+        )
     if resume and not (directory / CONFIG).is_file():
         raise CheckpointError(f"{directory} holds no run; leave --resume out to start one")
     if resume or not directory.exists() or left_behind(directory):
