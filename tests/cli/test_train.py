@@ -16,6 +16,8 @@ import pytest
 import vitkit
 from vitkit.cli.screen import Screen
 from vitkit.cli.train import interruptible
+from vitkit.training import loop
+from vitkit.training import run as training
 from vitkit.training.directory import resumed_settings
 
 
@@ -262,6 +264,56 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> No
         assert stop()
         signal.raise_signal(number)
     assert signal.getsignal(number) == before
+
+
+def test_after_the_last_step_a_signal_says_what_is_left(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    """The first changes nothing any more, the second leaves the scores to a resumed run."""
+    load, signals = training.load, 1
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        for _ in range(signals):
+            signal.raise_signal(signal.SIGINT)
+        return load(*arguments, **more)
+
+    monkeypatch.setattr(training, "load", interrupted)
+    command = ("train", colours, *settings, "epochs=1", "--out")
+    done = vitkit_command(*command, tmp_path / "one")
+    assert done.code == 0
+    said = "training is over and saved; Ctrl-C again stops without the report"
+    assert done.err.splitlines()[-1] == said
+    assert "stopping after this step" not in done.err
+    assert (tmp_path / "one" / "report.html").is_file()
+
+    signals = 2
+    done = vitkit_command(*command, tmp_path / "two")
+    assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-2:] == [said, "interrupted"]
+    assert not (tmp_path / "two" / "evaluation.json").exists()
+    signals = 0
+    assert vitkit_command("train", colours, "--resume", "--out", tmp_path / "two").code == 0
+    assert (tmp_path / "two" / "report.html").is_file()
+
+
+def test_in_the_last_epoch_a_signal_stops_like_in_any(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    validate = loop.validate
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return validate(*arguments)
+
+    monkeypatch.setattr(loop, "validate", interrupted)
+    out = ("--out", tmp_path / "run")
+    done = vitkit_command("train", colours, *settings, "epochs=1", *out)
+    assert done.code == 130
+    assert "stopping after this step" in done.err
+    assert done.err.splitlines()[-2] == "interrupted and saved; to go on:"
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    assert vitkit_command("train", colours, "--resume", *out).code == 0
+    assert len(vitkit.Run(tmp_path / "run").metrics) == 1
 
 
 def test_before_the_first_step_one_signal_ends() -> None:

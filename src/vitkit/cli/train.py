@@ -7,7 +7,7 @@ import shlex
 import signal
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -75,6 +75,7 @@ def run_and_show(
     Exit code 130 if interrupted, 1 if images were left out.
     """
     from vitkit import api
+    from vitkit.training.run import EVALUATE
 
     with Screen() as screen, interruptible(screen) as stop:
         shown = False
@@ -85,6 +86,7 @@ def run_and_show(
                 show_settings(screen, resolved)
                 warn_of_other_work(screen, resolved)
             shown = True
+            stop.scoring = progress.phase == EVALUATE
             screen(progress)
 
         run = api.train_and_report(data, resolved, out, resume=resume, listen=listen, stop=stop)
@@ -110,27 +112,37 @@ def warn_of_other_work(screen: Screen, resolved: "Resolved") -> None:
         screen.say(f"other work keeps {busy:.1f} of {cores} cores busy; threads=1 may be faster")
 
 
+class Stop:
+    """Whether the user wants an end: asked after every step, and told once those are over."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self.asked = self.training = self.scoring = False
+
+    def __call__(self) -> bool:
+        self.training = True
+        return self.asked
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        if self.asked or not (self.training or self.scoring):
+            raise KeyboardInterrupt
+        self.asked = True
+        if self.scoring:
+            self.screen.say("training is over and saved; Ctrl-C again stops without the report")
+        else:
+            self.screen.say("stopping after this step; Ctrl-C again stops at once, without saving")
+
+
 @contextmanager
-def interruptible(screen: Screen) -> Iterator[Callable[[], bool]]:
+def interruptible(screen: Screen) -> Iterator[Stop]:
     """Ctrl-C and SIGTERM ask for an end after this step; the second time they end at once.
 
-    So do they before the first step, when there is nothing to save.
+    So do they before the first step, when there is nothing to save. After the last one only the
+    second time counts: what is left is short.
     """
-    asked = training = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked or not training:
-            raise KeyboardInterrupt
-        asked = True
-        screen.say("stopping after this step; Ctrl-C again stops at once, without saving")
-
-    def stop() -> bool:
-        nonlocal training
-        training = True
-        return asked
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = Stop(screen)
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -69,7 +69,7 @@ def fit(
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """Train from `position` to the last epoch; False if `stop` ended it before.
+    """Train from `position` to the last epoch; False if `stop` ended it, be it after that one.
 
     After every epoch `on_epoch` gets its figures, and whether its weights are the best so far.
     """
@@ -92,7 +92,7 @@ def fit(
         position.start_epoch()
         on_epoch(row, is_best)
         listen(_epoch_line(settings, row))
-        if stop() and position.step < steps * settings.epochs:
+        if stop():
             return False
     return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitkit import whole_file
 from vitkit.classifier import load
@@ -18,7 +19,7 @@ from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.models import build, find_config
 from vitkit.models.backbone import Backbone
-from vitkit.progress import Listener, silent
+from vitkit.progress import Listener, Progress, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.training import directory as files
@@ -32,6 +33,8 @@ from vitkit.training.loop import Learner, Row, fit, predictions
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import adamw
 from vitkit.weights import store
+
+EVALUATE = "evaluate"  # the last phase of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,9 @@ def train(
         whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
         finished = train_prepared(prepared, dataset, directory, resume, listen, stop)
         run = Run(directory, finished)
-        return evaluate_run(run, prepared, dataset) if finished else Outcome(run, prepared, dataset)
+        if not finished:
+            return Outcome(run, prepared, dataset)
+        return evaluate_run(run, prepared, dataset, listen)
 
 
 @contextlib.contextmanager
@@ -199,15 +204,23 @@ def make_learner(prepared: Prepared) -> Learner:
     )
 
 
-def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset) -> Outcome:
-    """Score the best weights on the test split, or on val where there is no test split."""
+def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listener) -> Outcome:
+    """Score the best weights on the test split, or on val where there is no test split.
+
+    Progress of the phase `EVALUATE` tells that training is over, before anything is scored.
+    """
     split = next((name for name in ("test", "val") if len(dataset.examples[name])), "")
     if not split:
         return Outcome(run, prepared, dataset)
     examples = dataset.examples[split]
+    listen(Progress(EVALUATE, 0, len(examples)))
     model = load(run.directory, device=str(prepared.device)).model
     engine = Engine(model, prepared.preprocess, device=prepared.device)
-    probabilities = torch.cat(list(predictions(engine, examples))).numpy()
+    parts: list[Tensor] = []
+    for part in predictions(engine, examples):
+        parts.append(part)
+        listen(Progress(EVALUATE, sum(map(len, parts)), len(examples)))
+    probabilities = torch.cat(parts).numpy()
     labels = examples.labels[examples.rows].numpy()
     evaluation = evaluate_predictions(probabilities, labels, prepared.source.classes)
     samples = zip(prepared.source.samples, dataset.splits, strict=True)
