@@ -179,6 +179,24 @@ def run(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_computes_in_its_precision(precision: str) -> None:
+    learner = make_learner(settings_with(precision=precision))
+    expected = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    seen: dict[str, torch.dtype] = {}
+    for name, module in learner.model.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda module, given, made, name=name: seen.update({name: made.dtype})
+            )
+    train_step(learner, coloured(8), torch.arange(8), 0, steps=1)
+    assert {"patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.mlp.fc1", "head"} <= seen.keys()
+    assert set(seen.values()) == {expected}, seen
+    parameters = list(learner.model.parameters())
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+    assert {p.grad.dtype for p in parameters if p.grad is not None} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_learns_what_can_be_learned(precision: str) -> None:
     learner = make_learner(settings_with(epochs=10, precision=precision))
     done, rows, best = run(learner, coloured(48), coloured(24))
@@ -256,7 +274,8 @@ def test_a_stop_never_saves_what_is_not_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop_at", "batch_size"), [(1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (8, 8), (1, 20), (2, 20)]
+    ("stop_at", "batch_size"),
+    [(1, 8), (2, 8), (3, 8), (4, 8), (5, 8), (8, 8), (9, 8), (1, 20), (3, 20)],
 )
 def test_stopping_and_going_on_changes_no_bit(stop_at: int, batch_size: int) -> None:
     augment = {"augment.mirror": True, "augment.shift": 0.25}
