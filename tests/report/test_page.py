@@ -200,7 +200,6 @@ def test_hostile_names_stay_words() -> None:
         scores,
         title=HOSTILE,
         model=HOSTILE,
-        split=HOSTILE,
         settings=[Setting(HOSTILE, HOSTILE, HOSTILE)],
         environment={HOSTILE: HOSTILE},
     )
@@ -305,7 +304,7 @@ def test_what_is_wrong_with_the_data(changes: dict[str, Any], words: str) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"split": "train"}, "trained on these images"),
+        ({"split": "val"}, "best epoch was chosen on these images"),
         ({"evaluation": evaluation(10, images=40)}, "With 40 images to test on"),
         (
             {"evaluation": evaluate_predictions(np.eye(2)[[0] * 9], [0] * 8 + [1], ["a", "b"])},

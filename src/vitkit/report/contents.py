@@ -41,7 +41,7 @@ class Report:
     parameters: int
     data: DataSummary
     evaluation: Evaluation
-    split: str  # the one that was evaluated
+    split: str  # the one that was evaluated, "test" or "val"
     history: Sequence[HistoryRow] = ()
     mistakes: Sequence[Mistake] = ()  # any order
     samples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # class -> (h, w, 3) RGB

@@ -7,7 +7,7 @@ from vitkit.evaluation.metrics import Evaluation
 from vitkit.report.contents import HistoryRow, Report
 from vitkit.report.history import diverged
 
-SPLITS = {"train": "training", "val": "validation", "valid": "validation", "test": "held-out"}
+SPLITS = {"val": "validation", "test": "held-out"}  # what a run evaluates, in words
 FEW_IMAGES = 100  # below, the interval is so wide that the reader should be told
 
 
@@ -29,8 +29,8 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
     """What makes the result less than it seems, the gravest first."""
     evaluation, data = report.evaluation, report.data
     found = []
-    if report.split == "train":
-        found.append("The model was trained on these images; the score says nothing of new ones.")
+    if report.split == "val":
+        found.append("The best epoch was chosen on these images; expect a bit less on new ones.")
     if data.leaks:
         found.append(
             f"{_count(data.leaks, 'image')} of val and test also in train: the model may be tested "
