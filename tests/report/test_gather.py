@@ -111,6 +111,9 @@ def test_grey_pictures_become_rgb(colours: Path, tiny: dict[str, Any], tmp_path:
 def test_the_page_can_be_written(outcome: Outcome, tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", gather(outcome))
     page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Image classification into 3 classes: vit_tiny_patch16_224 with " in page
+    assert "learned from 27 training images in " in page
+    assert "tested on 30 held-out images." in page
     assert "vit_tiny_patch16_224" in page
     assert gather(outcome).mistakes[0].name in page
 

@@ -131,6 +131,25 @@ def test_all_parts_are_there() -> None:
         assert words in page.words
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "Image classification into 10 classes: vit_tiny with 5.72 million parameters learned "
+            "from 1,200 training images in 2 min 5 s and was tested on 360 held-out images.",
+        ),
+        (
+            {"split": "val", "seconds": None, "evaluation": evaluation(2, images=1)},
+            "Image classification into 2 classes: vit_tiny with 5.72 million parameters learned "
+            "from 1,200 training images and was tested on 1 validation image.",
+        ),
+    ],
+)
+def test_the_task_is_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in Page(render(report(**changes))).words
+
+
 def test_numbers_agree_with_the_evaluation() -> None:
     scores = evaluation()
     page = Page(render(report(scores)))

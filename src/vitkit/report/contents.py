@@ -36,7 +36,7 @@ class Report:
     for one epoch (a resumed run) the later counts.
     """
 
-    title: str  # the task in a few words
+    title: str  # of the page: what was classified
     model: str
     parameters: int
     data: DataSummary
