@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(8)}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors puts a file of its own there, for the owner alone
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:

@@ -44,7 +44,7 @@ def convert(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write weights in another library's layout, and say what became of each."""
+    """Write weights in another library's layout."""
     from vitkit.weights import convert as conversion
     from vitkit.weights import store
     from vitkit.weights.pretrained import account, resized

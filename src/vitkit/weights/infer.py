@@ -1,6 +1,7 @@
 """Which model some tensors are of: as their checkpoint says, or as their names and shapes do."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -92,8 +93,7 @@ def classes_of(tensors: Tensors) -> int:
 
 def channels_of(tensors: Tensors, config: Config) -> int:
     """Channels of the image that the first convolution takes."""
-    with torch.device("meta"):
-        first = first_convolution(build(config))
+    _, first = shapes_of(config)
     return tensors[first].shape[1] if first in tensors else config.in_channels
 
 
@@ -284,14 +284,11 @@ def read_published(tensors: Tensors, known: Mapping[str, Any], left: Tensors) ->
     """
     found: list[tuple[bool, Config]] = []
     for start in CONFIGS.values():
-        if type(start) in READ_BY_SHAPE and not getattr(start, "stem", ()):
+        if type(start) in READ_BY_SHAPE and not (isinstance(start, ViTConfig) and start.stem):
             continue
         config = with_fields(start, {**known, "num_classes": classes_of(tensors)})
-        with torch.device("meta"):
-            model = build(config)
-        own = dict(model.state_dict())
-        first = first_convolution(model)
-        different = {n for n, t in tensors.items() if n in own and own[n].shape != t.shape}
+        own, first = shapes_of(config)
+        different = {n for n, t in tensors.items() if n in own and own[n] != t.shape}
         if own.keys() == tensors.keys() and different <= {first, "pos_embed"}:
             config = replace(config, in_channels=tensors[first].shape[1])
             found.append(("pos_embed" in different, config))
@@ -301,6 +298,15 @@ def read_published(tensors: Tensors, known: Mapping[str, Any], left: Tensors) ->
             config = replace(config, image_size=size_of(tensors, config))
         return Guess(config)
     raise WeightsError("no published model has these tensors; name it with --model")
+
+
+@functools.cache
+def shapes_of(config: Config) -> tuple[dict[str, torch.Size], str]:
+    """Names and shapes of a model's tensors, and the name of its first convolution."""
+    with torch.device("meta"):
+        model = build(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return shapes, first_convolution(model)
 
 
 READ_BY_SHAPE = (ViTConfig, DeiTConfig, SwinConfig, SwinV2Config, ResNetConfig)
