@@ -73,11 +73,13 @@ class Classifier:
         *,
         architecture: str,
         origin: Path | None = None,
+        notes: Sequence[str] = (),
         device: str = "auto",
         precision: Precision = "fp32",
     ) -> None:
         self.architecture = architecture
         self.origin = origin  # the directory or file it was loaded from
+        self.notes = tuple(notes)  # what was guessed of it, as the file does not say it
         self.preprocess = preprocess
         self.classes = list(classes)
         self.engine = Engine(model, preprocess, device=choose_device(device), precision=precision)
@@ -230,6 +232,7 @@ def load(
         stored.classes,
         architecture=stored.architecture,
         origin=path if isinstance(path, Path) else None,
+        notes=stored.notes,
         device=device,
         precision=precision,
     )

@@ -37,7 +37,10 @@ def evaluate(
     from vitkit.classifier import load
     from vitkit.data.sources import Limits
 
-    classifier = load(checkpoint, model=model, device=device)
+    with Screen() as screen:
+        classifier = load(checkpoint, model=model, device=device, listen=screen)
+    for note in classifier.notes:
+        warn(f"guessed {note}")
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
     with Screen() as screen:
         evaluation = api.evaluate(classifier, data, split, limits=limits, listen=screen)

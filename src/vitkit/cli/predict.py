@@ -44,7 +44,10 @@ def predict(
     writer = Writer(out, json=as_json)
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
     source = open_inputs(inputs, limits=limits)
-    classifier = load(checkpoint, model=model, device=device)
+    with Screen() as screen:
+        classifier = load(checkpoint, model=model, device=device, listen=screen)
+    for note in classifier.notes:
+        warn(f"guessed {note}")
     quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
     failed: list[tuple[str, str]] = []
     with Screen() as screen, writer:
