@@ -78,3 +78,30 @@ def test_mistakes(
     result = vitkit_command("convert", huggingface, tmp_path / "new", *arguments)
     assert result.code == 2 and message in result.err
     assert result.err.count("\n") == 1 and not (tmp_path / "new").exists()
+
+
+def test_other_channels_can_be_loaded(vitkit_command, huggingface: Path, tmp_path: Path) -> None:
+    done = vitkit_command("convert", huggingface, tmp_path / "grey", "--in-channels", 1)
+    assert done.code == 0 and "3 channels summed" in done.out
+    assert vitkit.load(tmp_path / "grey").preprocess.channels == 1
+
+
+def test_a_size_that_the_file_does_not_say(
+    vitkit_command, huggingface: Path, tmp_path: Path
+) -> None:
+    """2 x 8 patches are as many as 4 x 4."""
+    wide = tmp_path / "wide.pth"
+    arguments = ("--image-size", "32x128", "--to", "torchvision")
+    assert vitkit_command("convert", huggingface, wide, *arguments).code == 0
+    guessed = vitkit_command("convert", wide, tmp_path / "a")
+    assert "guessed   image_size=64x64, a square" in guessed.out
+    unsure = vitkit_command("convert", wide, tmp_path / "b", "--image-size", "32x128")
+    assert unsure.code == 2 and "say it with --source-size" in unsure.err
+    told = vitkit_command("convert", wide, tmp_path / "c", "--source-size", "32x128")
+    assert told.code == 0 and "image_size" not in told.out
+    assert vitkit.load(tmp_path / "c").preprocess.image_size == (32, 128)
+
+
+def test_numerics_that_are_lost_are_said(vitkit_command, huggingface: Path, tmp_path: Path) -> None:
+    done = vitkit_command("convert", huggingface, tmp_path / "x", "--to", "timm")
+    assert "changed   norm_eps=1e-12 becomes 1e-06, which is all that timm has here" in done.out

@@ -102,8 +102,9 @@ def test_a_weights_file_alone_has_no_class_names(
     shutil.copy(beside, file)
     done = vitkit_command("eval", file, colours)
     assert done.code == 2
-    guess, fault = done.err.splitlines()
-    assert guess.startswith("vitkit: guessed num_heads=1 is usual for dim=16")
+    heads, size, fault = done.err.splitlines()
+    assert heads.startswith("vitkit: guessed num_heads=1 is usual for dim=16")
+    assert size.startswith("vitkit: guessed image_size=8x8, a square")
     assert "has the class 'blue'; the model knows only 0, 1, 2" in fault
 
 

@@ -152,6 +152,8 @@ def test_fixed_positions_are_computed() -> None:
         ({"blocks.0.norm1.weight": None}, "blocks.0.norm1.weight is missing"),
         ({"novel": torch.ones(1)}, "novel is unexpected"),
         ({"norm.weight": torch.ones(5)}, r"norm.weight has shape \(5,\), not \(32,\)"),
+        ({"head.bias": None}, "head.bias is missing"),
+        ({"head.bias": torch.ones(3, 1)}, r"head.bias has shape \(3, 1\), not \(3,\)"),
         ({"norm.bias": torch.ones(32, dtype=torch.int64)}, "norm.bias has type torch.int64"),
         ({"pos_embed": torch.ones(1, 26, 32)}, r"pos_embed has shape \(1, 26, 32\), which is no"),
         ({"patch_embed.proj.weight": torch.ones(32, 2, 8, 8)}, "patch_embed.proj.weight has shape"),

@@ -201,3 +201,32 @@ def test_timms_description_is_timms(saved: Callable[..., Path], tmp_path: Path) 
     convert(stored, stored.build(), tmp_path / "timm", "timm")
     described = json.loads((tmp_path / "timm" / "config.json").read_text("utf-8"))
     assert described["architecture"] == "vit_tiny_patch16_224" and "vitkit" not in described
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"])
+def test_dinov2_without_a_head(name: str, tmp_path: Path) -> None:
+    model = create_model(name, **MODELS[name] | {"num_classes": 0, "pool": "cls"})
+    (tmp_path / "ours").mkdir()
+    described = {**PREPROCESS, "input_size": [3, 56, 56]}
+    store.save(tmp_path / "ours", model, architecture=name, classes=[], preprocess=described)
+    stored = store.load(tmp_path / "ours")
+    convert(stored, stored.build(), tmp_path / "hf", "huggingface")
+    theirs, info = transformers.AutoModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    x = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        expected = theirs(x).last_hidden_state
+        gap = (stored.build().forward_features(x) - expected).abs().max() / expected.abs().max()
+    assert gap < 1e-4
+
+
+@pytest.mark.parametrize("settings", [{"activation": "gelu_tanh"}, {"norm_eps": 1e-3}])
+def test_torchvision_has_one_gelu_and_one_eps(settings: dict[str, Any], tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    model = create_model(name, **SMALL | settings)
+    (tmp_path / "ours").mkdir()
+    described = {**PREPROCESS, "input_size": [3, 64, 64]}
+    store.save(tmp_path / "ours", model, architecture=name, classes="abcde", preprocess=described)
+    stored = store.load(tmp_path / "ours")
+    with pytest.raises(WeightsError, match="torchvision has no ViT with"):
+        convert(stored, stored.build(), tmp_path / "x.pth", "torchvision")

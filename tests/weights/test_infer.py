@@ -10,9 +10,10 @@ import torch
 from vitkit.errors import WeightsError
 from vitkit.models import CONFIGS, build, create_model, find_config
 from vitkit.models.backbone import Config
+from vitkit.weights.adapt import adapt
 from vitkit.weights.describe import Told
 from vitkit.weights.formats import detect
-from vitkit.weights.infer import Guess, closest, recognise
+from vitkit.weights.infer import Guess, classes_of, closest, recognise
 
 # What tensors cannot tell: numbers that only take part in the computation.
 UNTOLD = {"dropout", "attention_dropout", "drop_path", "layer_scale", "image_size", "epsilons"}
@@ -29,10 +30,13 @@ def recognised(config: Config, told: Told | None = None) -> Guess:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_published_model(name: str) -> None:
     config = find_config(name, num_classes=7)
-    guess = recognised(config)
-    own = UNTOLD | ({"window_size", "pretrained_window_sizes"} if "swinv2" in name else set())
+    windows = ("window_size", "pretrained_window_sizes") if "swinv2" in name else ()
+    if windows:
+        with pytest.raises(WeightsError, match=f"not tell the window of a SwinV2.*{name}"):
+            recognised(config)
+    guess = recognised(config, Told(settings={key: getattr(config, key) for key in windows}))
     for field in dataclasses.fields(config):
-        if field.name not in own:
+        if field.name not in UNTOLD:
             given, expected = getattr(guess.config, field.name), getattr(config, field.name)
             assert given == expected, field.name
     if "pos_embed" in build_names(config):
@@ -70,7 +74,9 @@ def test_any_vit(settings: dict[str, Any]) -> None:
     same = {"layer_scale": guess.config.layer_scale}  # type: ignore[attr-defined]
     assert guess.config == dataclasses.replace(config, **same)
     assert (guess.config.layer_scale is None) == (config.layer_scale is None)  # type: ignore[attr-defined]
-    assert guess.notes == ("num_heads=1 is usual for dim=64; shapes do not tell",)
+    heads, size = guess.notes
+    assert heads == "num_heads=1 is usual for dim=64; shapes do not tell"
+    assert size.startswith("image_size=64x64, a square; shapes tell only how many patches")
 
 
 def test_a_description_comes_before_shapes() -> None:
@@ -132,3 +138,29 @@ def test_windows_of_pretraining() -> None:
     config = recognise(ours, left, layout, Told()).config
     assert config.pretrained_window_sizes == (12, 12, 12, 6)  # type: ignore[attr-defined]
     assert config.window_size == 16  # type: ignore[attr-defined]
+
+
+def test_a_head_without_numbers() -> None:
+    tensors = {"head.weight": torch.zeros(0, 192), "head.bias": torch.zeros(0)}
+    with pytest.raises(WeightsError, match=r"the head has shape \(0, 192\), and so no number"):
+        classes_of(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("patch_embed.proj.weight", (192, 3, 16)),
+        ("patch_embed.proj.weight", (0, 3, 16, 16)),
+        ("pos_embed", ()),
+        ("blocks.0.mlp.fc1.weight", ()),
+        ("cls_token", ()),
+    ],
+)
+def test_shapes_of_nothing(name: str, shape: tuple[int, ...]) -> None:
+    """Each ends in one line, and none in a traceback."""
+    tensors = dict(create_model("vit_tiny_patch16_224", depth=1).state_dict())
+    tensors[name] = torch.zeros(shape)
+    with pytest.raises(WeightsError) as caught:
+        config = recognise(tensors, {}, detect(tensors), Told()).config
+        adapt(tensors, config, config)
+    assert "\n" not in str(caught.value)

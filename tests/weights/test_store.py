@@ -470,7 +470,7 @@ def test_weights_file_without_a_model(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "x.pth")
     stored = store.load(tmp_path / "x.pth")
     assert stored.config == replace(model.config, num_heads=1)
-    assert stored.notes == ("num_heads=1 is usual for dim=32; shapes do not tell",)
+    assert stored.notes[0] == "num_heads=1 is usual for dim=32; shapes do not tell"
     torch.save({"a": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="no layout that we know has names such as a"):
         store.load(tmp_path / "x.pth")

@@ -36,6 +36,9 @@ def convert(
     image_size: Annotated[
         str | None, typer.Option(help="Pixels, 384 or 160x224: positions are resized.")
     ] = None,
+    source_size: Annotated[
+        str | None, typer.Option(help="Pixels SRC was trained for, where it does not say them.")
+    ] = None,
     in_channels: Annotated[
         int | None, typer.Option(min=1, help="Channels: the first convolution is adapted.")
     ] = None,
@@ -53,9 +56,10 @@ def convert(
     sizes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if image_size is not None:
         sizes["image_size"] = pixels(image_size)
+    trained = None if source_size is None else pixels(source_size)
     conversion.check_destination(destination, to)
     with Screen() as screen:
-        stored = store.load(source, model=model, source=layout, image_size=None, listen=screen)
+        stored = store.load(source, model=model, source=layout, image_size=trained, listen=screen)
     target = resized(stored.config, sizes)
     network, adapted = stored.build_as(target)
     conversion.convert(stored, network, destination, to)
@@ -72,6 +76,8 @@ def convert(
         typer.echo(json.dumps(result, indent=2))
         return
     typer.echo(visible_lines(account(source, stored, target, adapted)))
+    if lost := conversion.lost_numerics(target, to):
+        typer.echo(f"{'changed':<8}  {lost}")
     typer.echo(f"{'written':<8}  {visible(str(destination))}, as {to} has it")
 
 
@@ -85,6 +91,6 @@ def pixels(text: str) -> tuple[int, int]:
     from vitkit.errors import ConfigError
 
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdigit() for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise ConfigError(f"image_size={text!r} is no size; write 384 or 160x224")
     return int(sides[0]), int(sides[-1])

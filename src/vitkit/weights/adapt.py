@@ -97,7 +97,8 @@ def adapt(
         origin = _origin(name, rest)
         tensor = rest.pop(origin, None)
         before, after = None if tensor is None else tuple(tensor.shape), tuple(goal.shape)
-        if _of_head(name, model) and (tensor is None or before != after):
+        other_classes = source.num_classes != target.num_classes
+        if other_classes and _of_head(name, model):
             reason = f"for {target.num_classes:,} classes"
             changes.append(Change("new", name, before, after, reason))
         elif tensor is None and (name in learned or goal.numel() > numbers):
@@ -114,7 +115,7 @@ def adapt(
             action: Action = "kept" if fitted is tensor else "resized"
             changes.append(Change(action, name, before, after, reason))
     for name, tensor in rest.items():
-        if not _of_head(name, model):
+        if not (_of_head(name, model) and not target.num_classes):
             problems.append(f"{name} is unexpected")
         changes.append(Change("ignored", name, tuple(tensor.shape), None, "the model has no head"))
     for name, tensor in (left or {}).items():
@@ -170,7 +171,7 @@ def fit_positions(
         grids = " or ".join("x".join(map(str, c.grid)) for c in (source, target))
         raise WeightsError(
             f"pos_embed may be of a grid of {grids}: the file does not say its image size; "
-            "convert it with its own --image-size first"
+            "say it with --source-size, or init_size in Python"
         )
     resized = resize_positions(table, source.grid, target.grid, prefix=prefix, method=resize)
     if resized.shape != goal.shape:

@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitkit.errors import CheckpointError, ConfigError, nearest
-from vitkit.models.backbone import Backbone
+from vitkit.errors import CheckpointError, ConfigError, WeightsError, nearest
+from vitkit.models.backbone import Backbone, Config
+from vitkit.models.vit import ViTConfig
 from vitkit.weights import store
 from vitkit.weights.describe import CONFIG, PREPROCESSOR
 from vitkit.weights.formats import huggingface_config, layout_for, timm_config
@@ -19,6 +20,7 @@ from vitkit.weights.store import Stored, write_checkpoint
 from vitkit.whole_file import replacing
 
 TARGETS = ("vitkit", "timm", "huggingface", "torchvision")
+EPS = 1e-6  # of the norms of timm's and torchvision's ViTs
 FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -67,7 +69,7 @@ def written(stored: Stored, model: Backbone, to: str) -> tuple[dict[str, Tensor]
     ours = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     classes = stored.classes if len(stored.classes) == config.num_classes else ()
     names = classes or tuple(map(str, range(config.num_classes)))
-    preprocess = {**stored.preprocess, "input_size": [config.in_channels, *config.image_size]}
+    preprocess = store.preprocess_for(stored.preprocess, config)
     described = store.describe(config, stored.architecture, names, preprocess)
     if to == "vitkit":
         return ours, {CONFIG: described}
@@ -75,12 +77,44 @@ def written(stored: Stored, model: Backbone, to: str) -> tuple[dict[str, Tensor]
         timm_config.model_args(stored.architecture, config)  # refuses what timm does not have
         return ours, {CONFIG: {key: described[key] for key in described if key != "vitkit"}}
     if to == "torchvision":
+        refuse_numerics(config)
         return {**layout_for(to, config).write(ours, config), **buffers(config)}, {}
     theirs = layout_for(to, config).write(ours, config)
+    if isinstance(config, ViTConfig) and huggingface_config.kind_of(config).startswith("dinov2"):
+        theirs |= mask_token(stored, config)
     return theirs, {
         CONFIG: huggingface_config.write_config(config, names),
         PREPROCESSOR: huggingface_config.write_preprocess(preprocess),
     }
+
+
+def refuse_numerics(config: Config) -> None:
+    """Refuse what torchvision would compute in another way.
+
+    Raises:
+        WeightsError: an activation or eps that it does not have.
+    """
+    if not isinstance(config, ViTConfig):
+        return
+    if config.activation != "gelu":
+        raise WeightsError(f"torchvision has no ViT with activation={config.activation}")
+    if config.norm_eps > timm_config.MOST_EPS:
+        raise WeightsError(f"torchvision has no ViT with norm_eps={config.norm_eps}")
+
+
+def mask_token(stored: Stored, config: ViTConfig) -> dict[str, Tensor]:
+    """What stood for masked patches when DINOv2 was trained; zeros where that was lost."""
+    name = f"{huggingface_config.kind_of(config)}.embeddings.mask_token"
+    lost = torch.zeros(1, config.dim)
+    return {name: stored.left.get("embeddings.mask_token", lost)}
+
+
+def lost_numerics(config: Config, to: str) -> str:
+    """In words, what a library computes a little otherwise than the weights were trained for."""
+    eps = getattr(config, "norm_eps", EPS)
+    if to in ("timm", "torchvision") and eps != EPS:
+        return f"norm_eps={eps} becomes {EPS}, which is all that {to} has here"
+    return ""
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -45,7 +45,15 @@ def describe_directory(path: Path) -> Told:
         if "model_type" in cfg:
             return _huggingface(cfg, path)
         return _timm(cfg)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         known = isinstance(error, ConfigError | WeightsError)
         kind = "" if known else f"{type(error).__name__}: "
         raise CheckpointError(f"{where} describes no vitkit model: {kind}{error}") from None

@@ -62,7 +62,16 @@ def recognise(tensors: Tensors, left: Tensors, layout: Layout, told: Told) -> Gu
         if isinstance(config, ViTConfig) and "image_size" not in known:
             config = replace(config, image_size=size_of(tensors, config))
         return Guess(config)
-    except (KeyError, IndexError, StopIteration, RuntimeError) as error:
+    except WeightsError:
+        raise
+    except (
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
         raise WeightsError(f"the weights do not tell which model they are of: {error}") from None
 
 
@@ -88,6 +97,8 @@ def classes_of(tensors: Tensors) -> int:
     heads = [tensors[name] for name in HEADS if name in tensors]
     if heads and heads[0].ndim != 2:
         raise WeightsError(f"the head has shape {tuple(heads[0].shape)}, not (classes, channels)")
+    if heads and not heads[0].numel():
+        raise WeightsError(f"the head has shape {tuple(heads[0].shape)}, and so no number")
     return len(heads[0]) if heads else 0
 
 
@@ -167,8 +178,12 @@ def read_vit(tensors: Tensors, known: Mapping[str, Any], left: Tensors) -> Guess
         notes.append("position=sincos_2d, as no table of positions is there")
         fields["image_size"] = size or (14 * patch_size, 14 * patch_size)
     else:
-        rows, prefix = tensors["pos_embed"].shape[1], class_token + distilled + registers
+        _, rows, _ = tensors["pos_embed"].shape  # (1, P + N, D)
+        prefix = class_token + distilled + registers
         fields |= grid_of(rows, prefix, patch_size, size)
+        if size is None:
+            sides = "x".join(map(str, fields["image_size"]))
+            notes.append(f"image_size={sides}, a square; shapes tell only how many patches it has")
     return Guess(with_fields(family(), {**fields, **known}), tuple(notes))
 
 
@@ -235,11 +250,32 @@ def read_swin(tensors: Tensors, known: Mapping[str, Any], left: Tensors) -> Gues
     if windows:  # it is smaller only where the map is
         fields["window_size"] = max(windows)
     near = CONFIGS[closest(with_fields(family(), {**fields, **known}))]
+    if second and not windows and "window_size" not in known:
+        check_unique(with_fields(family(), {**fields, **known}))
     for key in ("image_size", "window_size"):
         if key not in fields and key not in known:
             fields[key] = getattr(near, key)
             notes.append(f"{key}={fields[key]} is usual for this width; shapes do not tell")
     return Guess(with_fields(family(), {**fields, **known}), tuple(notes))
+
+
+def check_unique(config: Config) -> None:
+    """Refuse a SwinV2 whose tensors are those of several published ones, with other windows.
+
+    Raises:
+        WeightsError: they are.
+    """
+    shape = ("dim", "depths", "num_heads", "mlp_ratio", "patch_size")
+    alike = [
+        name
+        for name, other in CONFIGS.items()
+        if type(other) is type(config)
+        and all(getattr(other, key) == getattr(config, key) for key in shape)
+    ]
+    if len(alike) > 1:
+        raise WeightsError(
+            f"shapes do not tell the window of a SwinV2; name it with --model: {', '.join(alike)}"
+        )
 
 
 def pretrained_window(left: Tensors, stage: int) -> int:

@@ -31,6 +31,7 @@ def create_model(
     image_size: int | Sequence[int] | None = None,
     in_channels: int | None = None,
     init: str | Path | None = None,
+    init_size: tuple[int, int] | None = None,
     report: Callable[[str], None] = to_stderr,
     listen: Listener = silent,
     **overrides: Any,
@@ -42,6 +43,7 @@ def create_model(
     the family's configuration, such as `depth=6`. `init` is any checkpoint: a directory, a weights
     file, `hf-hub:owner/name[@revision]`. Its positions, channels and classifier are adapted where
     they have to be, and `report` gets a table of every tensor that was not kept as it is.
+    `init_size` is the size in pixels that `init` was trained for, where it does not say it.
 
     Raises:
         ConfigError: no such name or field (the nearest is named), or a value that breaks a rule.
@@ -53,21 +55,21 @@ def create_model(
         classes = 1000 if num_classes is None else num_classes
         return models.create_model(name, num_classes=classes, **given)
     find_config(name, **given)  # a mistake is told before anything is read
-    stored = load_for(name, init, listen)
+    stored = load_for(name, init, init_size, listen)
     target = wanted(name, stored, num_classes, given)
     model, adapted = stored.build_as(target)
     report(account(str(init), stored, target, adapted))
     return model
 
 
-def load_for(name: str, init: str | Path, listen: Listener) -> Stored:
+def load_for(name: str, init: str | Path, size: tuple[int, int] | None, listen: Listener) -> Stored:
     """A checkpoint that is to become a model of this name, which helps where it does not say."""
     try:
-        return store.load(init, listen=listen)
+        return store.load(init, image_size=size, listen=listen)
     except WeightsError as error:
-        if "do not tell" not in str(error):
+        if "not tell" not in str(error):
             raise
-        return store.load(init, model=name, listen=listen)
+        return store.load(init, model=name, image_size=size, listen=listen)
 
 
 def wanted(name: str, stored: Stored, num_classes: int | None, given: dict[str, Any]) -> Config:

@@ -167,12 +167,18 @@ def _with_model(told: Told, model: str, path: Path) -> Told:
 def preprocess_of(layout: Layout, architecture: str, config: Config) -> dict[str, Any]:
     """How images were prepared for weights in a layout, where nothing beside them says it."""
     usual = {**timm_config.published_preprocess(architecture), **layout.preprocess}
+    return preprocess_for(usual, config)
+
+
+def preprocess_for(preprocess: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """The same for a model of another size or of other channels, which get the mean of those."""
     channels = config.in_channels
-    statistics = {
-        key: usual[key] if channels == 3 else [sum(usual[key]) / 3] * channels
+    changed = {
+        key: [sum(preprocess[key]) / len(preprocess[key])] * channels
         for key in ("mean", "std")
+        if key in preprocess and len(preprocess[key]) != channels
     }
-    return {**usual, **statistics, "input_size": [channels, *config.image_size]}
+    return {**preprocess, **changed, "input_size": [channels, *config.image_size]}
 
 
 def save(

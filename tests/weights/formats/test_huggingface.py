@@ -164,8 +164,26 @@ def test_models_that_we_do_not_have(changes: dict[str, Any], message: str) -> No
         read_config(theirs | changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("swin", {"hidden_act": "relu"}),
+        ("swin", {"layer_norm_eps": 1e-2}),
+        ("swinv2", {"hidden_act": "gelu_new"}),
+        ("resnet", {"downsample_in_first_stage": True}),
+        ("resnet", {"hidden_act": "gelu"}),
+        ("regnet", {"hidden_act": "gelu"}),
+        ("regnet", {"layer_type": "x"}),
+    ],
+)
+def test_what_would_change_the_logits_is_refused(name: str, changes: dict[str, Any]) -> None:
+    key, value = next(iter(changes.items()))
+    with pytest.raises(ValueError, match=f"{key}={value} is a model that vitkit does not have"):
+        read_config(make(name).config.to_dict() | changes)
+
+
 def test_a_model_that_they_do_not_have() -> None:
-    with pytest.raises(ValueError, match="transformers has no model"):
+    with pytest.raises(ValueError, match="transformers has no ViT with"):
         kind_of(ViTConfig(layer_scale=0.1))
 
 

@@ -1,7 +1,7 @@
 """Hugging Face's `config.json` and `preprocessor_config.json`, read and written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vitkit.errors import WeightsError
@@ -86,12 +86,19 @@ class Kind:
     fields: Mapping[str, str]  # their names for fields of ours
     ours: Mapping[str, Any]  # fields of ours that the kind decides
     defaults: Mapping[str, Any]  # fields of theirs that a file may leave out
+    only: Mapping[str, Any] = field(default_factory=dict)  # what ours compute with, and no other
 
     def fits(self, config: Config) -> bool:
         """Whether a model of ours is of this kind."""
-        return type(config) is self.family and all(
-            getattr(config, key) == value for key, value in self.ours.items()
-        )
+        return type(config) is self.family and not self.misfits(config)
+
+    def misfits(self, config: Config) -> list[str]:
+        """What keeps a model of the family from being of this kind; a pool needs a head."""
+        return [
+            f"{key}={getattr(config, key)}"
+            for key, value in self.ours.items()
+            if getattr(config, key) != value and (key != "pool" or config.num_classes)
+        ]
 
 
 SIZES = {"image_size": 224, "patch_size": 16, "num_channels": 3}
@@ -107,6 +114,7 @@ SWIN_T = {
     "layer_norm_eps": 1e-5,
 }
 EPS = {"layer_norm_eps": 1e-12}
+EXACT = {"hidden_act": "gelu", "layer_norm_eps": 1e-5}
 LARGER_EPS = {"layer_norm_eps": 1e-6}
 KINDS = {
     "vit": Kind(
@@ -156,6 +164,7 @@ KINDS = {
         fields=SWIN,
         ours={},
         defaults=SWIN_T,
+        only=EXACT,
     ),
     "swinv2": Kind(
         family=SwinV2Config,
@@ -163,6 +172,7 @@ KINDS = {
         fields=SWIN | {"pretrained_window_sizes": "pretrained_window_sizes"},
         ours={},
         defaults=SWIN_T,
+        only=EXACT,
     ),
     "resnet": Kind(
         family=ResNetConfig,
@@ -176,6 +186,7 @@ KINDS = {
             "depths": [3, 4, 6, 3],
             "layer_type": "bottleneck",
         },
+        only={"hidden_act": "relu", "downsample_in_first_stage": False},
     ),
     "regnet": Kind(
         family=RegNetConfig,
@@ -189,6 +200,7 @@ KINDS = {
             "depths": [2, 6, 12, 2],
             "groups_width": 64,
         },
+        only={"hidden_act": "relu", "layer_type": "y"},
     ),
 }
 REGNET_FIELDS = ("depth", "w0", "wa", "wm", "group_width", "rounding")
@@ -208,7 +220,7 @@ def read_config(theirs: Mapping[str, Any]) -> tuple[type[Config], dict[str, Any]
     """
     kind = _kind_of(theirs)
     values = {**kind.defaults, **theirs}
-    for key, only in REFUSED.items():
+    for key, only in {**REFUSED, **kind.only}.items():
         if values.get(key, only) != only:
             raise WeightsError(f"{key}={values[key]} is a model that vitkit does not have")
     ours = {key: value for key, value in kind.ours.items() if key != "pool"}  # if there is a head
@@ -279,10 +291,14 @@ def kind_of(config: Config) -> str:
     Raises:
         WeightsError: they have none.
     """
-    for name, kind in KINDS.items():
+    alike = {name: kind for name, kind in KINDS.items() if kind.family is type(config)}
+    for name, kind in alike.items():
         if kind.fits(config):
             return name
-    raise WeightsError(f"transformers has no model for {config}")
+    what = type(config).__name__.removesuffix("Config")
+    reasons = [", ".join(kind.misfits(config)) for kind in alike.values()]
+    with_these = f" with {min(reasons, key=len)}" if reasons else ""
+    raise WeightsError(f"transformers has no {what}{with_these}")
 
 
 def write_config(config: Config, classes: Sequence[str]) -> dict[str, Any]:
@@ -310,9 +326,12 @@ def write_config(config: Config, classes: Sequence[str]) -> dict[str, Any]:
         theirs |= {"hidden_sizes": list(config.dims), "depths": list(config.depths)}
     if isinstance(config, RegNetConfig):
         theirs |= {"embedding_size": 32, "groups_width": config.group_width, "layer_type": "y"}
+    architecture = kind.architecture
+    if not config.num_classes:
+        architecture = architecture.replace("ForImageClassification", "Model")
     labels = {str(i): label for i, label in enumerate(classes)}
     return {
-        "architectures": [kind.architecture],
+        "architectures": [architecture],
         "model_type": name.partition(" ")[0],
         **theirs,
         "id2label": labels,
