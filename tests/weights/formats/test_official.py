@@ -94,3 +94,10 @@ def test_deit3_has_no_positions_for_its_class_token(
     ours, _ = translate(rename(dict(theirs.state_dict())))
     assert not ours.config.prefix_positions and ours.config.image_size == (64, 64)
     assert torch.equal(ours.state_dict()[wrapper], theirs.state_dict()[wrapper])
+
+
+def test_deit_has_timms_names_and_its_own_way_to_resize() -> None:
+    tensors = timm.create_model("deit_tiny_distilled_patch16_224", depth=1).state_dict()
+    assert detect(tensors).source == "timm"
+    told = detect(tensors, "official")
+    assert (told.source, told.resize) == ("official", "bicubic")

@@ -1,6 +1,6 @@
 """The names in the files that papers' authors published, where timm does not have them too.
 
-DeiT III, DINOv2, Swin, SwinV2, CCT; DeiT's are timm's.
+DeiT III, DINOv2, Swin, SwinV2, CCT. DeiT's names are timm's, its way to resize positions is not.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from vitkit.models.deit import DeiTConfig
 from vitkit.models.swin import SwinConfig
 from vitkit.models.swinv2 import SwinV2Config
 from vitkit.models.vit import ViTConfig
+from vitkit.weights.formats.timm import VIT as DEIT
 from vitkit.weights.formats.timm_config import IMAGENET
 from vitkit.weights.layout import Layout, Step
 
@@ -122,4 +123,11 @@ LAYOUTS = (
         preprocess=EVALUATION,
     ),
     Layout(source="official", families=(CCTConfig,), table=CCT, resize="bicubic"),
+    Layout(  # the same names as timm's, so that only `format` tells that a file is the authors'
+        source="official",
+        families=(ViTConfig, DeiTConfig),
+        table=DEIT,
+        resize="bicubic",
+        preprocess=EVALUATION,
+    ),
 )
