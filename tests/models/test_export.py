@@ -74,10 +74,14 @@ def test_compile_to_code(name: str, backend: str) -> None:
 
 
 def check_compiled(model: nn.Module, backend: str) -> None:
-    """Logits and gradients are those of the model itself, whatever the size of the batch."""
+    """Logits and gradients are those of the model itself, whatever the size of the batch.
+
+    The model is traced once; inductor alone may write code again, as its guards ask of a sum's size
+    whether it needs a better way to add (torch/_inductor/codegen/cpp.py, need_use_acc_helper).
+    """
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend=backend)
-    with torch._dynamo.config.patch(error_on_recompile=True):
+    with torch._dynamo.config.patch(error_on_recompile=backend != "inductor"):
         for count in (2, 3):
             x = torch.randn(count, 3, *SIZE)
             torch._dynamo.mark_dynamic(x, 0)
