@@ -120,6 +120,24 @@ def test_every_model_runs_at_tiny_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_stands_in_a_layer(name: str) -> None:
+    """Blocks one by one, from the embedding to the heads; timm's are in training/test_optim.py."""
+    with torch.device("meta"):
+        model = create_model(name, **tiny(name))
+    layers = model.layer_of_parameters()
+    assert set(layers) == set(dict(model.named_parameters()))
+    blocks = {f"{m}." for m, _ in model.named_modules() if re.fullmatch(model.block, m)}
+    assert set(layers.values()) == set(range(len(blocks) + 2))
+    inside = {one: {layers[p] for p in layers if p.startswith(one)} for one in blocks}
+    assert sorted(*zip(*inside.values(), strict=True)) == list(range(1, len(blocks) + 1))
+    for parameter in layers:
+        if parameter.startswith(model.classifiers):
+            assert layers[parameter] == len(blocks) + 1
+        elif parameter.startswith(("patch_embed.", "tokenizer.", "stem.", "conv1.", "pos_embed")):
+            assert layers[parameter] == 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_defaults_are_the_published_ones(name: str) -> None:
     config = find_config(name)
     assert config is CONFIGS[name] or config == CONFIGS[name]

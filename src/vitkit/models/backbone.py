@@ -1,5 +1,6 @@
 """What every model offers, under timm's names, to code that trains it or takes it as a backbone."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ class Backbone(Checkpointed, ABC):
     config: Config
     feature_info: list[dict[str, Any]]
     classifier: ClassVar[str] = "head"  # the module that makes logits of pooled features
+    block: ClassVar[str] = (
+        r"blocks\.\d+"  # a pattern that every block's name, and no other, matches
+    )
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -121,6 +125,26 @@ class Backbone(Checkpointed, ABC):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, besides vectors, that weight decay should leave alone."""
         return set()
+
+    def layer_of_parameters(self) -> dict[str, int]:
+        """Where each parameter stands: 0 for the embedding, 1 to L for blocks, L + 1 for the heads.
+
+        What leads to a block counts to it, the last norm to the last block, and what pools to the
+        heads. timm counts likewise.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        found = {name: match[0] for name in names if (match := re.match(self.block, name))}
+        blocks = list(dict.fromkeys(found.values()))
+        layer, layers = len(blocks) + 1, {}
+        for name in reversed(names):  # which come in the order of the forward pass
+            if name in found:
+                layer = blocks.index(found[name]) + 1
+            elif name.startswith("norm."):
+                layer = len(blocks)
+            elif layer <= 1 and not name.startswith(self.classifiers):
+                layer = 0
+            layers[name] = layer
+        return layers
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only what blocks take in, and compute the rest again in the backward pass.

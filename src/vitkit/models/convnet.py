@@ -38,6 +38,7 @@ class ConvNet(CNN):
     """3x3 convolutions, each with ReLU and 2x2 max pooling, mean, head: (B, C, H, W) -> (B, K)."""
 
     config: ConvNetConfig
+    block = r"convs\.[1-9]\d*"  # all but the first convolution, which takes the place of a stem
 
     def __init__(self, config: ConvNetConfig) -> None:
         super().__init__(config)

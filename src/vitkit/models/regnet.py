@@ -95,6 +95,7 @@ class RegNet(CNN):
 
     config: RegNetConfig
     classifier = "head.fc"
+    block = r"s\d+\.b\d+"
 
     def __init__(self, config: RegNetConfig) -> None:
         super().__init__(config)

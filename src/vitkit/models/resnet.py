@@ -60,6 +60,7 @@ class ResNet(CNN):
 
     config: ResNetConfig
     classifier = "fc"
+    block = r"layer\d+\.\d+"
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)

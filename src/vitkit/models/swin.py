@@ -88,6 +88,7 @@ class Swin(Backbone):
 
     config: SwinConfig
     classifier = "head.fc"
+    block = r"layers\.\d+\.blocks\.\d+"
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
