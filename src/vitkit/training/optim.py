@@ -1,25 +1,129 @@
-"""The optimiser and what it may decay."""
+"""The optimiser of a model: which parameters decay, how fast each layer learns, and what steps."""
+
+from collections import defaultdict
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
+from vitkit.errors import ConfigError
 from vitkit.models.backbone import Backbone
+from vitkit.training.lamb import LAMB
+from vitkit.training.muon import MuonAdamW
+
+OptimizerName = Literal["adamw", "lamb", "sgd", "muon"]
+
+
+def make_optimizer(
+    model: Backbone,
+    *,
+    name: OptimizerName,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    momentum: float | None = None,
+    muon_lr: float | None = None,
+    layer_decay: float = 1.0,
+) -> torch.optim.Optimizer:
+    """An optimiser of everything in the model that is not frozen.
+
+    Each group has an `lr_scale`: whoever changes the learning rate sets `lr` to the rate times
+    that. The heads come first, at the full rate. `momentum` is of `sgd`, by default 0.9, and of
+    `muon`, by default 0.95; `muon_lr` is the rate of hidden matrices when all else has `lr`, by
+    default the same.
+
+    `adamw` is arXiv:1711.05101 and `lamb` arXiv:1904.00962; `sgd` adds weight decay to the
+    gradient, as in arXiv:1512.03385; `muon` has AdamW beside it (kellerjordan.github.io/posts/muon,
+    arXiv:2502.16982).
+
+    Raises:
+        ConfigError: an unknown name, a frozen model, or a `layer_decay` that is not in (0, 1].
+    """
+    muon_scale = None if name != "muon" else 1.0 if muon_lr is None else muon_lr / lr
+    groups = parameter_groups(
+        model, weight_decay=weight_decay, layer_decay=layer_decay, muon_scale=muon_scale
+    )
+    for group in groups:
+        group["lr"] = lr * group["lr_scale"]
+    match name:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr, betas, weight_decay=weight_decay, fused=True)
+        case "lamb":
+            return LAMB(groups, lr, betas=betas, weight_decay=weight_decay)
+        case "sgd":
+            speed = 0.9 if momentum is None else momentum
+            return torch.optim.SGD(groups, lr, speed, weight_decay=weight_decay, fused=True)
+        case "muon":
+            speed = 0.95 if momentum is None else momentum
+            return MuonAdamW(groups, lr, betas=betas, weight_decay=weight_decay, momentum=speed)
+    raise ConfigError(f"optimizer={name!r} is unknown; choose adamw, lamb, sgd or muon")
 
 
 def adamw(
     model: Backbone, *, lr: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """AdamW (arXiv:1711.05101) that decays matrices, but no vectors, positions or tokens."""
-    spared = model.no_weight_decay()
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    return make_optimizer(model, name="adamw", lr=lr, weight_decay=weight_decay, betas=betas)
+
+
+def parameter_groups(
+    model: Backbone,
+    *,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    muon_scale: float | None = None,
+) -> list[dict[str, Any]]:
+    """What is not frozen, in groups that learn alike: `params`, `weight_decay`, `lr_scale`, ...
+
+    Matrices and kernels decay; vectors, positions and tokens do not, nor does LAMB adapt their
+    steps (`adapt`). Each layer learns at `layer_decay` times the rate of the next one, the heads at
+    the full rate, as BEiT is fine-tuned (arXiv:2106.08254). With a `muon_scale`, hidden matrices
+    are `muon` groups and learn at so many times the rate of others in their layer.
+
+    Raises:
+        ConfigError: everything is frozen, or `layer_decay` is not in (0, 1].
+    """
+    if not 0 < layer_decay <= 1:
+        raise ConfigError(f"layer_decay={layer_decay} is not in (0, 1]; try 0.75, or 1 for none")
+    layers, spared = model.layer_of_parameters(), model.no_weight_decay()
+    hidden = hidden_matrices(model) if muon_scale is not None else set()
+    heads = max(layers.values())
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim > 1 and name not in spared].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
-        lr=lr,
-        betas=betas,
-        fused=True,
-    )
+            decays = parameter.ndim > 1 and name not in spared
+            scale = layer_decay ** (heads - layers[name])
+            groups[name in hidden, decays, scale].append(parameter)
+    if not groups:
+        raise ConfigError("every parameter of the model is frozen; leave the head to be trained")
+    order = sorted(groups, key=lambda key: (key[0], -key[2], not key[1]))
+    return [
+        {
+            "params": groups[muon, decays, scale],
+            "weight_decay": weight_decay if decays else 0.0,
+            "lr_scale": scale * muon_scale if muon and muon_scale is not None else scale,
+            "adapt": decays,
+            "muon": muon,
+        }
+        for muon, decays, scale in order
+    ]
+
+
+def hidden_matrices(model: Backbone) -> set[str]:
+    """Names of the parameters that Muon is for: matrices and kernels inside blocks.
+
+    Not those of the embedding, the heads and what pools, nor tables of positions, nor the kernels
+    of grouped convolutions, whose filters see different channels and so make no matrix.
+    """
+    layers, spared = model.layer_of_parameters(), model.no_weight_decay()
+    heads = max(layers.values())
+    grouped = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.groups > 1
+    }
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and 0 < layers[name] < heads and name not in spared | grouped
+    }
