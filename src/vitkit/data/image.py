@@ -5,6 +5,8 @@ import stat
 import struct
 import tempfile
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +27,39 @@ from vitkit.errors import ImageError
 
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 64_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The part of an upright image that is wanted, in pixels, and the size that will do for it."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    least: tuple[int, int]  # height and width; what is larger may come at 1/2, 1/4 or 1/8
+
+    @property
+    def divisor(self) -> int:
+        """The largest of JPEG's reductions that leaves at least `least`."""
+        room = min(self.height / self.least[0], self.width / self.least[1])
+        return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(room, 1))
+
+    def box(self, divisor: int = 1) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom in the reduced image; edges between pixels go outwards."""
+        right, bottom = self.left + self.width, self.top + self.height
+        return (
+            self.left // divisor, self.top // divisor, -(-right // divisor), -(-bottom // divisor)
+        )  # fmt: skip
+
+
+Viewer = Callable[[int, int], View]  # of height and width
+
+
+def cut(image: NDArray[np.uint8], view: Viewer) -> NDArray[np.uint8]:
+    """The part of an image, (H, W, 3), that `view` chooses: (h, w, 3)."""
+    left, top, right, bottom = view(*image.shape[:2]).box()
+    return image[top:bottom, left:right]
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -48,9 +83,16 @@ def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def decode(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    view: Viewer | None = None,
 ) -> NDArray[np.uint8]:
     """An encoded image to read-only RGB in sRGB, (H, W, 3), C-contiguous, seen upright.
+
+    With `view`, which is told height and width, only the part that it chooses: of a JPEG at 1/2,
+    1/4 or 1/8 where the view lets it, which saves up to half the time.
 
     JPEG, PNG, WebP, BMP, GIF and TIFF are opened, by content. EXIF orientation is applied; of an
     animation or a file of many pages comes the first picture; transparency lies on white. A colour
@@ -74,7 +116,8 @@ def decode(
     kind = container.find_kind(data)
     try:
         with _whole_images_only:
-            return np.asarray(_to_rgb(_open(kind, data, max_pixels)))
+            file = _open(kind, data, max_pixels)
+            return np.asarray(_to_rgb(file) if view is None else _part(file, view))
     except ImageError:
         raise
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
@@ -216,6 +259,20 @@ def _to_rgb(file: Image.Image) -> Image.Image:
         image = image.convert("RGB")
     turn = _TURNS.get(container.orientation(_exif(file)))
     return image if turn is None else image.transpose(turn)
+
+
+def _part(file: Image.Image, view: Viewer) -> Image.Image:
+    """Decode what `view` chooses: as `_to_rgb`, a JPEG perhaps smaller."""
+    if not isinstance(file, JpegImageFile):
+        image = _to_rgb(file)
+        return image.crop(view(image.height, image.width).box())
+    sides = (file.height, file.width)
+    turned = container.orientation(_exif(file)) >= 5
+    chosen = view(*(reversed(sides) if turned else sides))
+    divisor = chosen.divisor
+    if divisor > 1:  # Pillow takes the power of two at which neither side is smaller than asked
+        file.draft(None, (file.width // divisor, file.height // divisor))
+    return _to_rgb(file).crop(chosen.box(divisor))
 
 
 def _exif(file: Image.Image) -> bytes:

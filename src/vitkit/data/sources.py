@@ -3,7 +3,7 @@
 import glob
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitkit.data import synthetic
 from vitkit.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Archive, open_archive
 from vitkit.data.folder import Folder, is_taken, list_folder
-from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
+from vitkit.data.image import MAX_BYTES, MAX_PIXELS, Viewer, cut, decode
 from vitkit.data.layout import Row, arrange
 from vitkit.data.manifest import load_manifest
 from vitkit.errors import DataError, nearest
@@ -38,18 +38,24 @@ class Sample:
     split: str | None = None  # train, val or test, where the source says so
 
 
+class Reader(Protocol):
+    """Maps an index to RGB, (H, W, 3) uint8, or to what `view` chooses of it, as `decode` does."""
+
+    def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A list of images, in the order of their names, and the way to read them.
 
-    `read` maps an index to RGB, (H, W, 3) uint8, or raises ImageError. It may be called from
-    several threads at once, and travels to other processes.
+    `read` gives the image at an index, or raises ImageError. It may be called from several threads
+    at once, and travels to other processes.
     """
 
     name: str  # what the user gave
     classes: tuple[str, ...]  # empty where there are no labels
     samples: tuple[Sample, ...]
-    read: Callable[[int], NDArray[np.uint8]] = field(repr=False)
+    read: Reader = field(repr=False)
     skipped: tuple[str, ...] = ()  # files that lie outside the class folders
 
     def subset(self, indices: Sequence[int]) -> "Source":
@@ -62,11 +68,11 @@ class Source:
 class Part:
     """Reads image number i of a part as number `indices[i]` of the whole."""
 
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Reader
     indices: tuple[int, ...]
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        return self.read(self.indices[index])
+    def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]:
+        return self.read(self.indices[index], view) if view else self.read(self.indices[index])
 
 
 class Store(Protocol):
@@ -113,10 +119,11 @@ class FileReader:
     which: Sequence[int]  # store of every name
     limits: Limits
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
+    def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]:
         prefix, store = self.stores[self.which[index]]
         data = store.read(self.names[index].removeprefix(prefix))
-        return decode(data, max_pixels=self.limits.max_pixels, max_bytes=self.limits.max_bytes)
+        limits = self.limits
+        return decode(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes, view=view)
 
 
 def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
@@ -251,8 +258,9 @@ class ArrayReader:
 
     images: NDArray[np.uint8]
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        return np.repeat(self.images[index, :, :, None], 3, axis=2)
+    def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]:
+        image = np.repeat(self.images[index, :, :, None], 3, axis=2)
+        return cut(image, view) if view else image
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +270,9 @@ class ShapesReader:
     size: int
     seed: int
 
-    def __call__(self, index: int) -> NDArray[np.uint8]:
-        return synthetic.draw(index, seed=self.seed, size=self.size).image
+    def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]:
+        image = synthetic.draw(index, seed=self.seed, size=self.size).image
+        return cut(image, view) if view else image
 
 
 def _open_built_in(text: str) -> Source:
