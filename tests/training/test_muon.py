@@ -81,6 +81,32 @@ def test_steps_in_bfloat16_are_torchs_too(monkeypatch: pytest.MonkeyPatch) -> No
         assert not torch.equal(one, old)
 
 
+@pytest.mark.parametrize(
+    ("gains", "weights", "products"),
+    [
+        (True, torch.float32, torch.bfloat16),
+        (False, torch.float32, torch.float32),
+        (True, torch.float64, torch.float64),
+        (False, torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_products_are_in_bfloat16_where_it_is_faster(
+    gains: bool, weights: torch.dtype, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return orthogonalise(x)
+
+    monkeypatch.setattr(muon, "gains_from_bf16", lambda device: gains)
+    monkeypatch.setattr(muon, "orthogonalise", spy)
+    parameter = nn.Parameter(matrices()[0].detach().to(weights))
+    give_gradients([parameter], 0)
+    Muon([parameter]).step()
+    assert seen == [products] and parameter.dtype == weights
+
+
 def test_kernels_are_matrices_of_filters() -> None:
     kernel = matrices([(8, 3, 3, 3)])[0]
     flat = nn.Parameter(kernel.detach().flatten(1).clone())
