@@ -84,15 +84,18 @@ def random_share(alpha: float, count: int, device: torch.device) -> Tensor:
 
 
 def random_box(share: Tensor, frame: tuple[int, int]) -> Tensor:
-    """A box that leaves about a `share` of the frame, (B,), around a random pixel: (B, 4).
+    """A box around a random pixel that leaves about a `share` of the frame, (B,): (B, 4)."""
+    middles = [torch.randint(side, share.shape, device=share.device) for side in frame]
+    return box_around(torch.stack(middles, dim=1), share, frame)
 
-    It has the frame's proportions and is cut off at its border.
+
+def box_around(middle: Tensor, share: Tensor, frame: tuple[int, int]) -> Tensor:
+    """The box of the frame's proportions that leaves a `share` of it, cut off at the border.
+
+    Around a pixel given by row and column, (B, 2), -> top, left, height and width, (B, 4).
     """
-    sides = []
-    for side in frame:
-        length = (side * (1 - share).sqrt()).long()
-        middle = torch.randint(side, share.shape, device=share.device)
-        start = (middle - length // 2).clamp(min=0)
-        sides.append((start, (middle + (length + 1) // 2).clamp(max=side) - start))
-    (top, height), (left, width) = sides
-    return torch.stack([top, left, height, width], dim=1)
+    size = torch.tensor(frame, device=share.device)
+    length = (size * (1 - share)[:, None].sqrt()).long()
+    start = (middle - length // 2).clamp(min=0)
+    end = torch.minimum(middle + (length + 1) // 2, size)
+    return torch.cat([start, end - start], dim=1)

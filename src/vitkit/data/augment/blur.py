@@ -56,8 +56,9 @@ def _box_blur(x: Tensor, radius: Tensor, reach: int, axis: int) -> Tensor:
     """Mean over the pixels within `radius`, the outermost by a fraction, rounded."""
     side = x.shape[axis]
     padded = F.pad(x, (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach), mode="replicate")
-    total = x.clone()
+    total, pair = x.clone(), torch.empty_like(x)
     for step in range(1, reach + 1):
         before, after = (padded.narrow(axis, reach + way, side) for way in (-step, step))
-        total.addcmul_(before + after, (radius + 1 - step).clamp(0, 1))
+        torch.add(before, after, out=pair)
+        total.addcmul_(pair, (radius + 1 - step).clamp(0, 1))
     return total.div_(2 * radius + 1).add_(0.5).floor_()

@@ -33,13 +33,22 @@ def shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
     (B, C, H, W) -> (B, C, H, W); a shift is smaller than the side it goes along.
     """
+    rows = _reflected(images.shape[-2], down)
+    columns = _reflected(images.shape[-1], right)[:, None, None]  # (B, 1, 1, W)
+    return take_rows(images, rows).gather(3, columns.expand(images.shape))
+
+
+def take_rows(images: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
+    """Make each image of some of its rows, (B, h) int64: (B, C, H, W) -> (B, C, h, W).
+
+    `out` may be given to write to: in a loop, that saves asking for memory again and again.
+    """
     count, channels, height, width = images.shape
-    rows = _reflected(height, down)[:, None]  # (B, 1, H)
-    columns = _reflected(width, right)[:, None, None]  # (B, 1, 1, W)
     plane = torch.arange(count * channels, device=images.device).view(count, channels, 1)
-    row = (plane * height + rows).flatten()  # of all rows of the batch
-    moved = images.reshape(-1, width).index_select(0, row).view(images.shape)
-    return moved.gather(3, columns.expand(images.shape))
+    of_all = (plane * height + rows[:, None]).flatten()  # of all rows of the batch
+    flat = None if out is None else out.view(-1, width)
+    taken = torch.index_select(images.reshape(-1, width), 0, of_all, out=flat)
+    return taken.view(count, channels, rows.shape[1], width)
 
 
 def _reflected(side: int, offset: Tensor) -> Tensor:

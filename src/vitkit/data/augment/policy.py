@@ -95,7 +95,7 @@ class Draw:
             operation(*group) if len(group[0]) else group[0]
             for operation, group in zip(table.values(), groups, strict=True)
         ]
-        return torch.empty_like(images).index_copy_(0, order, torch.cat([untouched, *changed]))
+        return torch.cat([untouched, *changed]).index_select(0, order.argsort())
 
 
 def random_sign(count: int, device: torch.device) -> Tensor:
