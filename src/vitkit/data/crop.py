@@ -42,13 +42,13 @@ class RandomCrop:
         self, height: int, width: int, *, least: tuple[int, int], random: np.random.Generator
     ) -> View:
         """A box of an image of that size; `least` as in View."""
-        low, high = map(math.log, self.ratio)
-        for _ in range(TRIES):
-            area = height * width * random.uniform(*self.scale)
-            ratio = math.exp(random.uniform(low, high))
+        (least_share, most), (low, high) = self.scale, map(math.log, self.ratio)
+        for share, shape, down, right in random.random((TRIES, 4)).tolist():
+            area = height * width * (least_share + (most - least_share) * share)
+            ratio = math.exp(low + (high - low) * shape)
             h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < h <= height and 0 < w <= width:
-                top, left = random.integers(0, [height - h + 1, width - w + 1]).tolist()
+                top, left = int(down * (height - h + 1)), int(right * (width - w + 1))
                 return View(top, left, h, w, least)
         h = max(min(height, round(width / self.ratio[0])), 1)
         w = max(min(width, round(height * self.ratio[1])), 1)
