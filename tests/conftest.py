@@ -61,6 +61,8 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny() -> dict[str, Any]:
     """Settings of a run that takes a moment."""
     return {
+        "recipe": "none",
+        "model.name": "vit_tiny_patch16_224",
         "model.patch_size": 4,
         "model.dim": 16,
         "model.depth": 1,

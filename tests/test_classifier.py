@@ -469,7 +469,7 @@ def test_damaged_weights(classifier: Classifier, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"device": "gpu"}, "device='gpu'"), ({"precision": "fp16"}, "fp16")]
+    ("options", "message"), [({"device": "gpu"}, "device='gpu'"), ({"precision": "fp8"}, "fp8")]
 )
 def test_settings_are_checked_when_it_is_loaded(
     classifier: Classifier, tmp_path: Path, options: Any, message: str

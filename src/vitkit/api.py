@@ -17,9 +17,10 @@ from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
 from vitkit.report.page import write_report
-from vitkit.training.config import Resolved, resolve
+from vitkit.training.config import Resolved
 from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings
 from vitkit.training.loop import EVALUATION_BATCH
+from vitkit.training.plan import plan
 from vitkit.training.run import train as train_resolved
 
 REPORT = "report.html"
@@ -29,6 +30,9 @@ def train(
     data: str | Path,
     *,
     model: str | None = None,
+    recipe: str | None = None,
+    init: str | Path | None = None,
+    teacher: str | Path | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     listen: Listener = silent,
@@ -37,21 +41,24 @@ def train(
 ) -> Run:
     """Train a classifier on DATA and write its run directory with a report.
 
-    `model` is a name from `list_models`; `overrides` are settings by their dotted keys, such as
-    `epochs=10, **{"data.image_size": 64}`. `out` defaults to a new directory under `runs/`. With
+    `model` is a name from `list_models`, or `auto` or None for one that suits the data, `recipe` a
+    name or a file of settings that belong together, `init` a checkpoint to start from and `teacher`
+    one to learn from besides; `overrides` are settings by their dotted keys, such as `epochs=10,
+    **{"data.image_size": 64}`. `out` defaults to a new directory under `runs/`. With
     `resume` an interrupted run in `out` goes on. `stop` is asked after every step; once it says
     yes, everything is saved and the run returned with `finished` false.
 
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
-    settings: dict[str, Any] = {**({"model.name": model} if model else {}), **overrides}
+    named = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
+    settings = {key: str(value) for key, value in named.items() if value} | overrides
     if resume and out is None:
         raise ConfigError("resume=True needs out, the directory of the run to go on with")
     if resume and out is not None:
-        resolved = resumed_settings(Path(out), settings)
+        resolved = resumed_settings(Path(out), settings, origin="argument")
     else:
-        resolved = resolve(settings, origin="argument")
+        resolved = plan(data, settings, origin="argument", listen=listen)
     directory = None if out is None else Path(out)
     return train_and_report(data, resolved, directory, resume=resume, listen=listen, stop=stop)
 

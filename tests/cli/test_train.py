@@ -44,7 +44,8 @@ def test_a_folder_becomes_a_run(
     lines = done.err.splitlines()
     assert "epochs=4  (command line)" in lines
     assert "data.image_size=[8,8]  (command line)" in lines
-    assert any(line.startswith("defaults model.name=vit_tiny_patch16_224 ") for line in lines)
+    assert "model.name=vit_tiny_patch16_224  (command line)" in lines
+    assert any(line.startswith("defaults ") for line in lines)
     assert "images       train 43  val 5  test 12" in lines
     assert [line.split()[:2] for line in lines[-4:]] == [["epoch", f"{n}/4"] for n in (1, 2, 3, 4)]
     assert max(map(len, lines)) <= 100
@@ -62,13 +63,14 @@ def test_what_the_run_makes_of_open_settings_is_printed(vitkit_command, monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("vitkit.runtime.device.gains_from_bf16", lambda device: True)
     monkeypatch.setenv("COLUMNS", "10000")
-    done = vitkit_command("train", "digits", "--dry-run", "model.depth=3")
+    name = "vit_tiny_patch16_224"
+    done = vitkit_command("train", "digits", "--model", name, "--dry-run", "model.depth=3")
     *changed, rest = done.err.splitlines()
     assert "model.depth=3  (command line)" in changed
     assert "precision=bf16  (this machine)" in changed
     assert "device=cpu  (this machine)" in changed
     assert "data.image_size=[224,224]  (model)" in changed
-    for setting in ("model.num_heads=3", "model.pool=cls", "model.drop_path=0.0", "epochs=30"):
+    for setting in ("model.num_heads=3", "model.pool=cls", "model.drop_path=0.0", "seed=0"):
         assert setting in rest.split()
 
 
@@ -84,7 +86,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(
         "classes     3: blue, green, red",
         "input       8x8 pixels, 3 channels",
         "device      cpu",
-        "epochs      4",
+        "length      4 epochs",
     ):
         assert line in done.out.splitlines()
     assert not list(tmp_path.iterdir())
@@ -161,7 +163,9 @@ def test_json_is_the_result_and_nothing_else(
 
 
 def test_a_dry_run_finds_what_does_not_fit(vitkit_command, colours: Path) -> None:
-    done = vitkit_command("train", colours, "data.image_size=225", "--dry-run")
+    name = "vit_tiny_patch16_224"
+    wrong = "data.image_size=225"
+    done = vitkit_command("train", colours, "--model", name, wrong, "--dry-run")
     assert (done.code, done.out) == (2, "")
     assert "image_size=225 is not a multiple of patch_size=16; try 224 or 240" in done.err
     assert done.err.count("\n") == 1

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from vitkit.data.image import _READERS, decode, read_file
+from vitkit.data.image import _READERS, View, decode, read_file
 from vitkit.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -369,3 +369,72 @@ def test_not_a_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_file(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+# --- a part of an image ---------------------------------------------------------------------------
+
+
+def smooth(height: int, width: int) -> Pixels:
+    """Waves that a reduction to an eighth keeps."""
+    y, x = np.mgrid[:height, :width] / 50
+    waves = [np.sin(x), np.sin(y), np.sin(x - y)]
+    return (127 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF"])
+def test_view_is_a_part(form: str) -> None:
+    data = encode(NOISE, form)
+    view = View(2, 5, 7, 11, (7, 11))
+    sizes: list[tuple[int, int]] = []
+    part = decode(data, view=lambda *size: sizes.append(size) or view)
+    np.testing.assert_array_equal(part, decode(data)[2:9, 5:16])
+    assert sizes == [(12, 17)]
+    assert part.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("side", "least", "divisor"),
+    [(200, 201, 1), (200, 200, 1), (200, 101, 1), (200, 100, 2), (200, 51, 2), (200, 50, 4),
+     (200, 26, 4), (200, 25, 8), (200, 1, 8)],
+)  # fmt: skip
+def test_jpeg_is_reduced_as_far_as_the_view_lets_it(side: int, least: int, divisor: int) -> None:
+    data = encode(smooth(301, 403), "JPEG")
+    with Image.open(BytesIO(data)) as file:
+        file.draft(None, (403 // divisor, 301 // divisor))
+        reduced = np.asarray(file)
+    assert reduced.shape[0] == -(-301 // divisor)
+    top, left = 33, 101
+    part = decode(data, view=lambda h, w: View(top, left, side, side, (least, least)))
+    rows = slice(top // divisor, -(-(top + side) // divisor))
+    columns = slice(left // divisor, -(-(left + side) // divisor))
+    np.testing.assert_array_equal(part, reduced[rows, columns])
+    assert min(part.shape[:2]) >= min(least, side)
+
+
+@pytest.mark.parametrize("number", UPRIGHT)
+@pytest.mark.parametrize("divisor", [1, 2, 8])
+def test_view_is_of_the_upright_image(number: int, divisor: int) -> None:
+    exif = Image.Exif()
+    exif[274] = number
+    data = encode(smooth(240, 320), "JPEG", quality=95, exif=exif)
+    upright = decode(data)
+    view = View(40, 16, 160, 192, (160 // divisor, 192 // divisor))
+    sizes: list[tuple[int, int]] = []
+    part = decode(data, view=lambda *size: sizes.append(size) or view)
+    assert sizes == [upright.shape[:2]]
+    assert part.shape == (160 // divisor, 192 // divisor, 3)
+    shown = upright[40:200, 16:208].reshape(160 // divisor, divisor, 192 // divisor, divisor, 3)
+    np.testing.assert_allclose(part, shown.mean(axis=(1, 3)), atol=6)
+
+
+@pytest.mark.parametrize("least", [200, 25])
+def test_a_view_keeps_limits_and_finds_damage(least: int) -> None:
+    data = encode(smooth(240, 320), "JPEG")
+
+    def view(height: int, width: int) -> View:
+        return View(0, 0, 200, 200, (least, least))
+
+    with pytest.raises(ImageError, match="320x240 pixels are over max_pixels=76,799"):
+        decode(data, max_pixels=76_799, view=view)
+    with pytest.raises(ImageError, match="damaged JPEG file"):
+        decode(data[: len(data) // 2], view=view)

@@ -113,7 +113,7 @@ def test_autocast(
     assert (x @ x).dtype == torch.float32
 
 
-@pytest.mark.parametrize("precision", ["fp16", "float32", ""])
+@pytest.mark.parametrize("precision", ["fp8", "float32", ""])
 def test_unknown_precision(precision: module.Precision) -> None:
     with pytest.raises(ConfigError, match=f"^precision='{precision}' is unknown; choose auto, fp"):
         autocast(CPU, precision)

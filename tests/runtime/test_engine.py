@@ -95,7 +95,7 @@ def test_bf16_is_near(name: str, settings: dict[str, Any]) -> None:
     assert not torch.equal(rounded, exact)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "half"])
+@pytest.mark.parametrize("precision", ["fp8", "half"])
 def test_an_unknown_precision_is_refused_at_once(precision: Precision) -> None:
     model = random_model(*MODELS[0])
     with pytest.raises(ConfigError, match="precision"):

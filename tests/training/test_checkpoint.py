@@ -7,18 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError
 from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.training.checkpoint import (
     STATE,
-    Position,
     load_state,
     recover,
     replacing_directory,
     save_state,
 )
+from vitkit.training.config import resolve
+from vitkit.training.ema import WeightAverage
 from vitkit.training.optim import adamw
+from vitkit.training.position import Position
+from vitkit.training.step import Heads, Learner
 
 
 @pytest.fixture
@@ -124,41 +128,66 @@ def small(dim: int = 16) -> Backbone:
     )
 
 
-def optimizer_of(model: Backbone) -> torch.optim.AdamW:
-    return adamw(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+def learner_of(model: Backbone, precision: str = "fp32") -> Learner:
+    settings = resolve({"precision": precision}).settings
+    return Learner(
+        model=model,
+        network=Heads(model, taught=False),
+        optimizer=adamw(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99)),
+        scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16", init_scale=64.0),
+        average=WeightAverage(model, 0.9),
+        teacher=None,
+        preprocess=Preprocess(image_size=(16, 16)),
+        device=torch.device("cpu"),
+        settings=settings,
+    )
 
 
-def trained(steps: int = 2) -> tuple[Backbone, torch.optim.AdamW]:
+def trained(steps: int = 2) -> Learner:
     torch.manual_seed(0)
-    model = small()
-    optimizer = optimizer_of(model)
-    step(model, optimizer, steps)
-    return model, optimizer
+    learner = learner_of(small())
+    step(learner, steps)
+    return learner
 
 
-def step(model: Backbone, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def step(learner: Learner, steps: int) -> None:
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model(images).square().mean().backward()
-        optimizer.step()
+    for at in range(steps):
+        learner.optimizer.zero_grad()
+        learner.model(images).square().mean().backward()
+        learner.optimizer.step()
+        assert learner.average is not None
+        learner.average.update(learner.model, at)
 
 
 def test_a_saved_state_comes_back_to_the_bit(tmp_path: Path) -> None:
-    model, optimizer = trained()
+    learner = trained()
     position = Position(step=7, seconds=0.1, best_top1=1 / 3, loss_sum=1e-30, correct=3, seen=9)
-    save_state(tmp_path, model, optimizer, position)
-    again = small()
-    again_optimizer = optimizer_of(again)
-    assert load_state(tmp_path, again, again_optimizer) == position
-    step(model, optimizer, 2)
-    step(again, again_optimizer, 2)
-    for one, other in zip(model.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
+    save_state(tmp_path, learner, position)
+    again = learner_of(small())
+    assert load_state(tmp_path, again) == position
+    step(learner, 2)
+    step(again, 2)
+    assert learner.average is not None and again.average is not None
+    for ours, theirs in (
+        (learner.model, again.model),
+        (learner.average.model, again.average.model),
+    ):
+        assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+def test_the_scale_of_float16_comes_back(tmp_path: Path) -> None:
+    learner = learner_of(small(), "fp16")
+    learner.scaler.scale(torch.ones(()))  # its scale is made when it is first asked for
+    learner.scaler.update(1024.0)
+    save_state(tmp_path, learner, Position())
+    again = learner_of(small(), "fp16")
+    load_state(tmp_path, again)
+    assert again.scaler.get_scale() == 1024.0
 
 
 def test_the_state_is_readable_by_everyone_the_umask_lets(tmp_path: Path) -> None:
-    save_state(tmp_path, *trained(0), Position())
+    save_state(tmp_path, trained(0), Position())
     assert stat.S_IMODE((tmp_path / STATE).stat().st_mode) & 0o444 == 0o444
 
 
@@ -187,17 +216,15 @@ def damage(path: Path, how: str) -> None:
     "how", ["absent", "empty", "cut", "noise", "list", "keys", "pickle", "fields"]
 )
 def test_a_damaged_state_is_one_line(tmp_path: Path, how: str) -> None:
-    save_state(tmp_path, *trained(1), Position())
+    save_state(tmp_path, trained(1), Position())
     damage(tmp_path / STATE, how)
-    model = small()
     with pytest.raises(CheckpointError, match=STATE) as caught:
-        load_state(tmp_path, model, optimizer_of(model))
+        load_state(tmp_path, learner_of(small()))
     said = str(caught.value)
     assert "\n" not in said and "weights_only" not in said  # torch's advice would be unsafe
 
 
 def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
-    save_state(tmp_path, *trained(1), Position())
-    model = small(dim=32)
+    save_state(tmp_path, trained(1), Position())
     with pytest.raises(CheckpointError, match="cannot be resumed from"):
-        load_state(tmp_path, model, optimizer_of(model))
+        load_state(tmp_path, learner_of(small(dim=32)))

@@ -73,7 +73,7 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
         ("data.crop=1.5", "data.crop=1.5: input should be less than or equal to 1"),
         ("data.interpolation=cubic", "data.interpolation='cubic': input should be 'nearest'"),
         ("augment.mirror=2", "augment.mirror=2: input should be a valid boolean"),
-        ("precision=fp16", "precision='fp16': input should be 'auto', 'fp32' or 'bf16'"),
+        ("precision=fp8", "precision='fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ("seed=-1", "seed=-1: input should be greater than or equal to 0"),
         ("seed=99999999999999999999", "seed=99999999999999999999: input should be less than"),
         ("model=vit_base_patch16_224", "set one of model.name"),

@@ -11,22 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.transforms import Preprocess
-from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.progress import Progress, silent
-from vitkit.training.checkpoint import Position
-from vitkit.training.config import TrainSettings, resolve
+from vitkit.training.config import resolve
 from vitkit.training.ema import WeightAverage
-from vitkit.training.loop import (
-    Examples,
-    Learner,
-    batches,
-    fit,
-    learning_rate,
-    train_step,
-    validate,
-)
+from vitkit.training.loop import Diverged, fit, validate
 from vitkit.training.optim import adamw
+from vitkit.training.position import Position
+from vitkit.training.sampling import Examples, batches
+from vitkit.training.schedule import Pace, learning_rate
+from vitkit.training.settings import TrainSettings
+from vitkit.training.step import Heads, Learner, Result, train_step
 
 PLAIN = {
     "precision": "fp32",
@@ -50,17 +45,23 @@ def make_learner(settings: TrainSettings, **model: Any) -> Learner:
         num_classes=3,
         **{"image_size": 8, "patch_size": 4, "dim": 16, "depth": 1, "num_heads": 2, **model},
     )
-    optimizer = adamw(
-        network, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas
-    )
     return Learner(
         model=network,
-        optimizer=optimizer,
+        network=Heads(network, taught=False),
+        optimizer=adamw(
+            network, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas
+        ),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=WeightAverage(network, settings.ema) if settings.ema else None,
+        teacher=None,
         preprocess=Preprocess(image_size=(8, 8)),
         device=torch.device("cpu"),
         settings=settings,
     )
+
+
+def take_step(learner: Learner, train: Examples, rows: Tensor, step: int, *, total: int) -> Result:
+    return train_step(learner, train.images[rows], train.labels[rows], Pace(step, total))
 
 
 def coloured(count: int, skip: int = 0) -> Examples:
@@ -94,9 +95,9 @@ def test_steps_equal_those_written_with_torch_alone(clip: float, smoothing: floa
         fused=False,
     )
     for step, rows in enumerate(batches(train, settings, epoch=0)):
-        totals = train_step(learner, train, rows, step, steps=3)
+        totals = take_step(learner, train, rows, step, total=9).totals
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, steps=3)
+            group["lr"] = learning_rate(settings, Pace(step, 9))
         logits = model((train.images[rows] / 255 - 0.5) / 0.5)
         target = F.one_hot(train.labels[rows], 3) * (1 - smoothing) + smoothing / 3
         loss = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
@@ -149,7 +150,7 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
         seen: list[Tensor] = []
         learner.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
         torch.manual_seed(torch.seed() % 1000)  # the state around it does not matter
-        train_step(learner, coloured(8), torch.arange(8), step, steps=10)
+        take_step(learner, coloured(8), torch.arange(8), step, total=30)
         return seen[0]
 
     random = {"augment.mirror": True, "augment.shift": 0.25}
@@ -188,7 +189,7 @@ def test_a_step_computes_in_its_precision(precision: str) -> None:
             module.register_forward_hook(
                 lambda module, given, made, name=name: seen.update({name: made.dtype})
             )
-    train_step(learner, coloured(8), torch.arange(8), 0, steps=1)
+    take_step(learner, coloured(8), torch.arange(8), 0, total=3)
     assert {"patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.mlp.fc1", "head"} <= seen.keys()
     assert set(seen.values()) == {expected}, seen
     parameters = list(learner.model.parameters())
@@ -213,7 +214,7 @@ def test_a_row_says_what_happened_in_its_epoch() -> None:
     _, rows, _ = run(learner, coloured(20), coloured(9))
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [3, 6, 9]
-    assert [row["lr"] for row in rows] == [learning_rate(settings, at, 3) for at in (2, 5, 8)]
+    assert [row["lr"] for row in rows] == [learning_rate(settings, Pace(at, 9)) for at in (2, 5, 8)]
     assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
     assert all(row["images_per_second"] > 0 for row in rows)
 
@@ -224,7 +225,7 @@ def test_figures_of_an_epoch_are_means_over_its_images() -> None:
     twin = make_learner(settings)
     _, rows, _ = run(learner, train)
     totals = sum(
-        train_step(twin, train, batch, step, 3)
+        take_step(twin, train, batch, step, total=3).totals
         for step, batch in enumerate(batches(train, settings, 0))
     )
     assert isinstance(totals, Tensor)
@@ -260,17 +261,32 @@ def test_without_validation_images_every_epoch_is_the_best() -> None:
     assert best == [True] * 3
 
 
-def test_a_loss_that_is_not_finite_names_the_remedy() -> None:
-    learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0))
-    with pytest.raises(ConfigError, match=r"in epoch 1; lr=1e\+30 may be too high, try lr=3e\+29"):
-        run(learner, coloured(48))
+def test_a_loss_that_is_never_finite_again_names_the_remedy() -> None:
+    learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0, max_bad_steps=3))
+    with pytest.raises(Diverged, match=r"3 steps in a row, .* lr=1e\+30 may be too high, try lr=3"):
+        run(learner, coloured(80))
 
 
-def test_a_stop_never_saves_what_is_not_finite() -> None:
-    learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0))
-    steps = iter(range(100))
-    with pytest.raises(ConfigError, match="too high"):
-        run(learner, coloured(80), stop=lambda: next(steps) >= 6)
+def test_steps_that_are_not_finite_change_nothing_and_are_counted() -> None:
+    """An image of NaN cannot be, so the model makes one of every batch with a certain image."""
+    learner, train = make_learner(settings_with(epochs=2)), coloured(24)
+    poison = (train.images[3] / 255 - 0.5) / 0.5
+
+    def spoil(module: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        hit = (inputs[0] == poison).flatten(1).all(dim=1)
+        return (torch.where(hit[:, None, None, None], torch.nan, inputs[0]),)
+
+    learner.model.register_forward_pre_hook(spoil)
+    position = Position()
+    done, rows, _ = run(learner, train, position=position)
+    assert done
+    assert [row["bad_steps"] for row in rows] == [1, 2]
+    assert all(math.isfinite(row["train_loss"]) and row["train_top1"] <= 1 for row in rows)
+    assert all(torch.isfinite(parameter).all() for parameter in learner.model.parameters())
+    before = [parameter.clone() for parameter in learner.model.parameters()]
+    result = take_step(learner, train, torch.arange(8), 6, total=9)
+    assert not result.finite
+    assert all(map(torch.equal, before, learner.model.parameters()))
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ def test_metrics_are_one_row_an_epoch(finished: vitkit.Run) -> None:
         "val_loss",
         "val_top1",
         "images_per_second",
+        "bad_steps",
     }
 
 
@@ -341,7 +342,7 @@ def test_what_leaves_the_result_alone_may_change(
     assert resumed["threads"] == str(threads)
     assert f"{resumed['started']}" in (run.directory / "report.html").read_text()
     origins = {row.key: row.origin for row in resumed_settings(out, {"device": "cpu"}).rows()}
-    assert (origins["threads"], origins["device"]) == ("saved", "argument")
+    assert (origins["threads"], origins["device"]) == ("saved", "command line")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]"])

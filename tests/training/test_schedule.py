@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from vitkit.training.config import resolve
-from vitkit.training.loop import learning_rate
-from vitkit.training.schedule import warmup_cosine
+from vitkit.training.position import Position
+from vitkit.training.schedule import Pace, Shape, learning_rate, pace, rise_and_fall
 
 
-def rates(total: int, warmup: int, peak: float = 1.0, last: float = 0.1) -> list[float]:
+def rates(
+    total: int, warmup: int, peak: float = 1.0, last: float = 0.1, kind: Shape = "cosine"
+) -> list[float]:
     return [
-        warmup_cosine(step, total=total, warmup=warmup, peak=peak, last=last)
+        rise_and_fall(step, kind=kind, total=total, warmup=warmup, peak=peak, last=last)
         for step in range(total)
     ]
 
@@ -38,7 +40,13 @@ def test_a_single_step_has_the_peak() -> None:
 
 
 def test_steps_past_the_end_stay_at_the_last_rate() -> None:
-    assert warmup_cosine(500, total=100, warmup=4, peak=1.0, last=0.1) == pytest.approx(0.1)
+    after = rise_and_fall(500, kind="cosine", total=100, warmup=4, peak=1.0, last=0.1)
+    assert after == pytest.approx(0.1)
+
+
+def test_a_line_falls_evenly_and_a_constant_not_at_all() -> None:
+    assert rates(11, 0, 1.0, 0.0, "linear") == pytest.approx([1 - n / 10 for n in range(11)])
+    assert rates(10, 2, 1.0, 0.0, "constant") == [0.5, *[1.0] * 9]
 
 
 def test_it_falls_as_torch_does() -> None:
@@ -64,7 +72,8 @@ def test_it_falls_as_torch_does() -> None:
 )
 def test_a_run_warms_up_for_its_epochs(overrides: list[str], steps: int, warmup: int) -> None:
     settings = resolve([*overrides, "lr=1", "min_lr=0.25"]).settings
-    values = [learning_rate(settings, step, steps) for step in range(steps * settings.epochs)]
+    total = steps * settings.epochs
+    values = [learning_rate(settings, Pace(step, total)) for step in range(total)]
     assert values.index(1.0) == max(warmup - 1, 0)
     assert values[-1] == 0.25
     after = steps * settings.epochs - 1 - warmup
@@ -74,4 +83,48 @@ def test_a_run_warms_up_for_its_epochs(overrides: list[str], steps: int, warmup:
 
 def test_a_rate_below_the_last_one_stays_level() -> None:
     settings = resolve(["lr=1e-6", "min_lr=1e-5", "epochs=4", "warmup_epochs=0"]).settings
-    assert {learning_rate(settings, step, 3) for step in range(12)} == {1e-6}
+    assert {learning_rate(settings, Pace(step, 12)) for step in range(12)} == {1e-6}
+
+
+def test_a_run_cools_down_at_the_last_rate() -> None:
+    given = ["epochs=10", "cooldown_epochs=2", "warmup_epochs=0", "lr=1", "min_lr=0.25"]
+    settings = resolve(given).settings
+    values = [learning_rate(settings, Pace(step, 50)) for step in range(50)]
+    assert values[38] > 0.25
+    assert values[39:] == [0.25] * 11
+
+
+def by_the_clock(seconds: float, step: int, **changes: float) -> Pace:
+    settings = resolve({"minutes": 1.0, "epochs": 10, **changes}).settings
+    return pace(settings, Position(step=step, seconds=seconds, before=6.0), 7, reserve=4.0)
+
+
+def test_by_the_clock_the_time_used_foretells_the_steps() -> None:
+    assert by_the_clock(10.0, 20).total == pytest.approx(20 + (60 - 6 - 10 - 4) * 2)
+    assert by_the_clock(10.0, 20).share == pytest.approx(0.2)
+    assert not by_the_clock(49.0, 98).finished
+    assert by_the_clock(49.6, 98).finished  # another half second is more than is left
+    assert by_the_clock(80.0, 98).finished
+    assert by_the_clock(0.0, 0).share < 1e-6
+    assert not by_the_clock(0.0, 0).finished
+
+
+def test_by_the_clock_warmup_and_cooldown_keep_their_shares() -> None:
+    settings = resolve({"minutes": 1.0, "epochs": 10, "warmup_epochs": 1, "lr": 1.0}).settings
+    values = [
+        learning_rate(settings, pace(settings, Position(step=n, seconds=n / 10), 7, reserve=0.0))
+        for n in range(1, 600)
+    ]
+    assert values.index(max(values)) + 1 == 59  # a tenth of 600 steps
+    assert values[-1] == pytest.approx(settings.min_lr, rel=1e-6)
+
+
+def test_a_machine_that_slows_down_ends_on_time_with_a_low_rate() -> None:
+    settings = resolve({"minutes": 1.0, "epochs": 10, "warmup_epochs": 0, "lr": 1.0}).settings
+    position = Position()
+    while not (now := pace(settings, position, 7, reserve=0.0)).finished:
+        rate = learning_rate(settings, now)
+        position.step += 1
+        position.seconds += 0.1 if position.seconds < 30 else 0.7
+    assert 58 < position.seconds < 60 + 0.7  # a step more or less
+    assert rate < 0.01

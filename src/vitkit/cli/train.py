@@ -33,7 +33,19 @@ def train(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings, such as epochs=10."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A name from `vitkit models`.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name from `vitkit models`, or auto: chosen for the data.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Settings that belong together: small, finetune, deit, ...; or a .yaml."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="Weights to start from; hf-hub:owner/name.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="A model to learn from as well.")
+    ] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     dry_run: Annotated[
@@ -41,19 +53,21 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on a folder of images."""
+    """Train a classifier on a folder of images, from scratch, from weights, or with a teacher."""
     from vitkit.errors import ConfigError
-    from vitkit.training.config import resolve
+    from vitkit.training.config import parse
     from vitkit.training.directory import check_directory, resumed_settings
+    from vitkit.training.plan import plan
     from vitkit.training.run import prepare
 
-    overrides = [*([f"model.name={model}"] if model else []), *(settings or [])]
+    options = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
+    overrides = {**{key: value for key, value in options.items() if value}, **parse(settings or [])}
     if resume and out is None:
         raise ConfigError("--resume needs --out, the directory of the run to go on with")
     if resume and out is not None:
         resolved = resumed_settings(out, overrides)
     else:
-        resolved = resolve(overrides)
+        resolved = plan(data, overrides)
     if dry_run:
         if out is not None:
             check_directory(out, resume)
@@ -154,6 +168,8 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
     """The resolved configuration, changed values first with their origin."""
     from vitkit.training.environment import settled
 
+    for reason in resolved.reasons:
+        screen.say(reason)
     rows = settled(resolved)
     for row in rows:
         if row.origin != "default":
@@ -181,7 +197,11 @@ def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     typer.echo(f"model       {plan['model']}, {plan['parameters']:,} parameters")
     typer.echo(f"input       {height}x{width} pixels, {plan['channels']} channels")
     typer.echo(f"device      {plan['device']}")
-    typer.echo(f"epochs      {plan['epochs']}")
+    typer.echo(f"recipe      {plan['recipe'] or 'none'}")
+    length = f"{plan['minutes']:g} minutes" if plan["minutes"] else f"{plan['epochs']} epochs"
+    typer.echo(f"length      {length}")
+    for note in prepared.notes:
+        typer.echo(f"note        {visible(note)}")
 
 
 def describe_plan(prepared: "Prepared") -> dict[str, Any]:
@@ -197,7 +217,10 @@ def describe_plan(prepared: "Prepared") -> dict[str, Any]:
         "image_size": prepared.preprocess.image_size,
         "channels": prepared.preprocess.channels,
         "device": str(prepared.device),
+        "recipe": settings.recipe,
         "epochs": settings.epochs,
+        "minutes": settings.minutes,
+        "reasons": prepared.resolved.reasons,
     }
 
 

@@ -103,6 +103,15 @@ class Preprocess:
         std = torch.tensor(self.std, device=batch.device).view(shape)
         return batch.float().div_(255).sub_(mean).div_(std)
 
+    def renormalise(self, batch: Tensor, before: "Preprocess") -> Tensor:
+        """From the range of another model to that of this one: (B, C, h, w) -> the same."""
+        shape = (1, self.channels, 1, 1)
+        mean, std, old_mean, old_std = (
+            torch.tensor(values, device=batch.device).view(shape)
+            for values in (self.mean, self.std, before.mean, before.std)
+        )
+        return batch * (old_std / std) + (old_mean - mean) / std
+
     def _middle(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The part of an oblong image around what the crop shows: a line resized whole is vast."""
         most = OBLONG * min(image.shape[:2]) * max(self.image_size) // min(self.image_size)

@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 from vitkit.layers.cosine_window import HIDDEN
-from vitkit.layers.stem import stem_stride
 from vitkit.layers.window import fit_window
 from vitkit.models.backbone import Config
 from vitkit.models.cct import CCTConfig
@@ -92,7 +91,7 @@ def vit(c: ViTConfig) -> Iterator[Group]:
         before, cell = c.dims[-1], c.cell
     elif c.stem:
         yield conv_stem(c)
-        before, cell = c.stem[-1], stem_stride(c.stem)
+        before, cell = c.stem[-1], c.stem_cell
     symbols = {
         "C": c.in_channels,
         "B": before,

@@ -176,6 +176,20 @@ VITC_18GF = replace(B16, depth=11, stem=(64, 128, 128, 256, 256, 512))
 VITC_4GF = replace(B16, depth=11, stem=(48, 96, 192, 384), dim=384, num_heads=6, mlp_ratio=3.0)
 VITC_1GF = replace(VITC_4GF, stem=(24, 48, 96, 192), dim=192, num_heads=3)
 
+# Ours, for images of 32 pixels and little time: docs/log.md, 2026-11-24, tells how it was found.
+COMPACT = ViTConfig(
+    image_size=(32, 32),
+    patch_size=8,
+    stem=(24, 48, 48, 128, 128),
+    stem_pool=True,
+    dim=128,
+    depth=1,
+    num_heads=4,
+    pool="mean",
+    class_token=False,
+    qk_norm=True,
+)
+
 CONFIGS: dict[str, ViTConfig] = {
     "vit_tiny_r_s16_p8_224": STEM_TI32,
     "vit_tiny_r_s16_p8_384": replace(STEM_TI32, image_size=AT_384),
@@ -191,4 +205,5 @@ CONFIGS: dict[str, ViTConfig] = {
     "vitc_4gf_224": VITC_4GF,
     "vitc_18gf_224": VITC_18GF,
     "vitc_36gf_224": replace(VITC_18GF, depth=13, dim=1024, num_heads=16),
+    "vitc_compact_32": COMPACT,
 }

@@ -34,6 +34,7 @@ class ViTConfig(Config):
 
     patch_size: int = 16  # pixels
     stem: tuple[int, ...] = ()  # widths of 3x3 convolutions before the patches (arXiv:2106.14881)
+    stem_pool: bool = False  # 2x2 max pooling after each width of theirs, instead of strides
     dim: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -56,7 +57,9 @@ class ViTConfig(Config):
         check.numbers(self)
         check.choices(self)
         check.whole_patches(self.image_size, self.patch_size)
-        cells_of_patch(self.patch_size, stem_stride(self.stem))  # refuses what does not divide
+        cells_of_patch(self.patch_size, self.stem_cell)  # refuses what does not divide
+        if self.stem_pool and not self.stem:
+            raise ConfigError("stem_pool=true has no stem to pool; set stem, such as (24, 48, 48)")
         check.mlp_width(self.dim, self.mlp_ratio)
         width_of_head(self.dim, self.num_heads)  # refuses heads that do not divide
         if self.pool in ("cls", "cls_mean") and not self.class_token:
@@ -68,6 +71,11 @@ class ViTConfig(Config):
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def stem_cell(self) -> int:
+        """Pixels that a cell of the stem's map is wide; 1 without a stem."""
+        return stem_stride(self.stem, pool=self.stem_pool)
 
     @property
     def pools_before_norm(self) -> bool:
@@ -155,8 +163,8 @@ class ViT(Backbone):
         c = self.config
         if not c.stem:
             return PatchEmbed(c.in_channels, c.dim, c.patch_size)
-        cells = c.patch_size // stem_stride(c.stem)
-        return HybridEmbed(ConvStem(c.in_channels, c.stem), c.stem[-1], c.dim, cells)
+        stem = ConvStem(c.in_channels, c.stem, pool=c.stem_pool)
+        return HybridEmbed(stem, c.stem[-1], c.dim, c.patch_size // c.stem_cell)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Tokens after the last block: (B, C, H, W) -> (B, P + N, D), P prefix tokens first."""

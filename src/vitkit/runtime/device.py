@@ -7,7 +7,7 @@ import torch
 
 from vitkit.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -42,25 +42,26 @@ def gains_from_bf16(device: torch.device) -> bool:
     return False
 
 
-def choose_precision(device: torch.device, wanted: Precision) -> Literal["fp32", "bf16"]:
+def choose_precision(device: torch.device, wanted: Precision) -> Literal["fp32", "bf16", "fp16"]:
     """`auto` is bfloat16 where it is faster.
 
     Raises:
         ConfigError: an unknown precision.
     """
-    if wanted not in ("auto", "fp32", "bf16"):
-        raise ConfigError(f"precision={wanted!r} is unknown; choose auto, fp32 or bf16")
+    if wanted not in ("auto", "fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision={wanted!r} is unknown; choose auto, fp32, bf16 or fp16")
     if wanted == "auto":
         return "bf16" if gains_from_bf16(device) else "fp32"
     return wanted
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """The context in which a model computes: bfloat16 where asked for, or where it is faster.
+    """The context in which a model computes: 16 bits where asked for, bfloat16 where it is faster.
 
     Raises:
         ConfigError: an unknown precision.
     """
-    if choose_precision(device, precision) == "fp32":
+    chosen = choose_precision(device, precision)
+    if chosen == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16 if chosen == "bf16" else torch.float16)

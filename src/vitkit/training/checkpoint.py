@@ -1,8 +1,9 @@
 """What survives a crash, and how it reaches the disk whole or not at all.
 
 `last/` holds everything a run needs to go on: the weights to predict with, and in `state.pt` the
-weights being trained, the optimiser's state and the `Position`. Random numbers need no saving:
-every step draws them from the run's seed and its own number, and every epoch its order likewise.
+weights being trained, their average, the optimiser's and the scaler's state and the `Position`.
+Random numbers need no saving: every step draws them from the run's seed and its own number, and
+every epoch its order likewise.
 `best/` holds only weights to predict with.
 """
 
@@ -10,13 +11,15 @@ import contextlib
 import pickle
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vitkit.errors import CheckpointError
+from vitkit.training.position import Position
+from vitkit.training.step import Learner
 from vitkit.whole_file import sync
 
 STATE = "state.pt"
@@ -29,23 +32,6 @@ DAMAGE = (  # what reading a state that is not whole, or of something else, can 
     TypeError,
     ValueError,
 )
-
-
-@dataclass(slots=True)
-class Position:
-    """Where a run stands."""
-
-    step: int = 0  # optimiser steps done
-    seconds: float = 0.0  # spent in training so far
-    best_top1: float = -1.0  # on the validation split
-    loss_sum: float = 0.0  # over the images of the present epoch
-    correct: float = 0.0
-    seen: int = 0  # images of the present epoch
-    epoch_seconds: float = 0.0  # spent on them
-
-    def start_epoch(self) -> None:
-        """Nothing has been seen of the next epoch."""
-        self.loss_sum, self.correct, self.seen, self.epoch_seconds = 0.0, 0.0, 0, 0.0
 
 
 @contextlib.contextmanager
@@ -81,17 +67,18 @@ def recover(directory: Path) -> None:
         old.rename(directory)
 
 
-def save_state(
-    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position
-) -> None:
+def save_state(directory: Path, learner: Learner, position: Position) -> None:
     """Write the part of a run that only training needs.
 
     Raises:
         CheckpointError: the disk does not take it.
     """
+    average = learner.average
     state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": learner.model.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": learner.scaler.state_dict(),
+        "average": average.model.state_dict() if average is not None else None,
         "position": asdict(position),
     }
     try:
@@ -101,10 +88,8 @@ def save_state(
         raise CheckpointError(f"{directory} cannot be written, make room: {reason}") from None
 
 
-def load_state(
-    directory: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> Position:
-    """Put model and optimiser back where `save_state` found them.
+def load_state(directory: Path, learner: Learner) -> Position:
+    """Put a learner back where `save_state` found it.
 
     Raises:
         CheckpointError: the state is absent, damaged, or of another model or optimiser.
@@ -112,8 +97,11 @@ def load_state(
     path = directory / STATE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        learner.model.load_state_dict(state["model"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        learner.scaler.load_state_dict(state["scaler"])
+        if learner.average is not None:
+            learner.average.model.load_state_dict(state["average"])
         return Position(**state["position"])
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; there is no run to resume") from None

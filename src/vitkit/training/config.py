@@ -1,123 +1,37 @@
-"""Every setting of a run: defaults, then `key=value`, checked, with the origin of each value."""
+"""How settings become resolved: defaults, a recipe, then `key=value`, with the origin of each."""
 
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import ValidationError
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import find_config
+from vitkit.training.recipe import read_recipe
+from vitkit.training.settings import DEFAULT_MODEL, TrainSettings
 
-DEFAULT_MODEL = "vit_tiny_patch16_224"
+CHECKPOINTS = ("init", "distill.teacher")  # settings that are paths, or hf-hub:owner/name
+NO_RECIPE = "none"  # defaults and what is given, nothing else
+AUTO = "auto"  # the origin of what vitkit chooses
 FOLLOWS = {  # fields of a model's config that the data decides, and from what
     "num_classes": "the classes of the data; leave it out",
     "in_channels": "the number of values in data.mean; set that",
     "image_size": "data.image_size; set that",
 }
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """A value, and who has chosen it."""
 
-def _square(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) else value
-
-
-Size = Annotated[tuple[int, int], BeforeValidator(_square)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that knows no others, each of exactly its type.
-
-    Only lists become tuples, as YAML has no others, and numbers of NumPy become Python's.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,  # else true would pass for 1
-        allow_inf_nan=False,
-        protected_namespaces=(),
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return tuple(cls._plain(one) for one in value)
-        return value.item() if isinstance(value, np.generic) else value
-
-
-class DataSettings(Section):
-    """What is read, and how it becomes a model input."""
-
-    image_size: Size | None = None  # pixels, one side or [height, width]; resolved: never None
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share that the centre crop keeps
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
-    val_fraction: Share = 0.1  # of the training images, where the data has no val split
-    test_fraction: Share = 0.2  # of all images, where the data has no test split
-    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01  # share that may be skipped
-    max_megapixels: Positive = 50.0  # per image, from its header
-    max_megabytes: Positive = 64.0  # per image file
-    memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
-    workers: Annotated[int, Field(ge=1)] | None = None  # threads that decode; None: one per core
-
-
-class AugmentSettings(Section):
-    """What is done to training images at random."""
-
-    mirror: bool = True  # left to right, half of the images
-    shift: Share = 0.125  # share of the side that an image moves by at most
-
-
-class TrainSettings(Section):
-    """One training run."""
-
-    model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name`; once resolved, its config's fields
-    data: DataSettings = DataSettings()
-    augment: AugmentSettings = AugmentSettings()
-    epochs: Annotated[int, Field(ge=1)] = 30
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    lr: Positive = 1e-3  # the highest learning rate of AdamW
-    min_lr: Annotated[float, Field(ge=0)] = 1e-5  # at the end of the cosine
-    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0  # half of the run at most
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05  # decoupled; of matrices only
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    label_smoothing: Share = 0.1
-    clip_grad: Annotated[float, Field(ge=0)] = 1.0  # norm of the gradient; 0: no limit
-    ema: Share = 0.999  # decay of the weight average that is evaluated; 0: none
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    device: str = "auto"
-    threads: Annotated[int, Field(ge=1)] | None = None  # of the CPU; None: torch's own choice
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-
-    @property
-    def architecture(self) -> str:
-        """The published name of the model."""
-        return str(self.model["name"])
-
-    @property
-    def config_overrides(self) -> dict[str, Any]:
-        """The fields of the model's configuration, but for the number of classes."""
-        overrides = {key: value for key, value in self.model.items() if key != "name"}
-        overrides["in_channels"] = len(self.data.mean)
-        if self.data.image_size is not None:
-            overrides["image_size"] = self.data.image_size
-        return overrides
+    value: Any
+    origin: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +40,7 @@ class Setting:
 
     key: str
     value: Any
-    origin: str  # "default", "saved", "command line", "argument", "demo", "model" or "this machine"
+    origin: str  # "default", "recipe small", "auto", "command line", "model", "this machine", ...
 
     @property
     def text(self) -> str:
@@ -144,6 +58,7 @@ class Resolved:
 
     settings: TrainSettings
     origins: Mapping[str, str]  # of the keys that are not at their default
+    reasons: tuple[str, ...] = ()  # why model and recipe were chosen, where nobody said
 
     def rows(self) -> list[Setting]:
         """Every setting by its dotted key, in the order of their definition."""
@@ -158,25 +73,30 @@ class Resolved:
 def resolve(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
+    recipe: str | None = None,
+    chosen: Mapping[str, Choice] | None = None,
     saved: Mapping[str, Any] | None = None,
     origin: str = "command line",
 ) -> Resolved:
-    """Defaults, or `saved` settings, with `key=value` overrides (dotted keys reach into sections).
+    """Defaults, or `saved` settings, then a recipe, what was `chosen`, and `key=value` overrides.
 
-    What is left open is filled in from the published configuration of the model: every field of it,
-    and `data.image_size`.
+    Dotted keys reach into sections. `recipe` is the name of one or its file. What is left open is
+    filled in from the published configuration of the model: every field of it, and
+    `data.image_size`.
 
     Raises:
         ConfigError: an unknown key, with the nearest real one, or a value that breaks a rule.
     """
     values = dict(saved or {})
     origins = {key: "saved" for key, _ in _flatten(values)}
-    for key, value in parse(overrides).items():
-        _put(values, key, value)
-        origins[key] = origin
+    for key, choice in layers(overrides, recipe, chosen or {}, origin).items():
+        _put(values, key, choice.value)
+        origins[key] = choice.origin
     model = values.pop("model", {})
     try:
         settings = TrainSettings.model_validate(values)
+        settings.augment.pipeline()
+        settings.mix.mixer()
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
     settings = _with_model(settings, model)
@@ -184,6 +104,31 @@ def resolve(
     now = dict(_flatten(settings.model_dump(mode="json")))
     known = {key: of for key, of in origins.items() if of != "saved" or now[key] != default[key]}
     return Resolved(settings, {"data.image_size": "model", **known})
+
+
+def layers(
+    overrides: Sequence[str] | Mapping[str, Any],
+    recipe: str | None,
+    chosen: Mapping[str, Choice],
+    origin: str,
+) -> dict[str, Choice]:
+    """Every value that is no default, by its dotted key: the last that has a say, and who it is.
+
+    A recipe's model gives way to one of another family with all of its fields.
+    """
+    given = {key: Choice(value, origin) for key, value in parse(overrides).items()}
+    named = given.pop("recipe", Choice(recipe, AUTO))
+    recipe = named.value
+    if recipe in (None, NO_RECIPE):
+        return {**chosen, **given}
+    name, values = read_recipe(str(recipe))
+    own = {key: Choice(value, f"recipe {name}") for key, value in _flatten(values)}
+    above = {**chosen, **given}
+    if "model.name" in above and "model.name" in own:
+        one, other = (find_config(architecture_of(d["model.name"].value)) for d in (own, above))
+        if type(one) is not type(other):
+            own = {key: choice for key, choice in own.items() if not key.startswith("model.")}
+    return {"recipe": named, **own, **above}
 
 
 def known_keys() -> list[str]:
@@ -197,7 +142,12 @@ def parse(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: text that is no `key=value`.
     """
-    return dict(overrides if isinstance(overrides, Mapping) else map(_parse, overrides))
+    given = dict(overrides if isinstance(overrides, Mapping) else map(_parse, overrides))
+    for key in CHECKPOINTS:  # where a resumed run finds them too
+        path = given.get(key)
+        if isinstance(path, str | Path) and not str(path).startswith("hf-hub:"):
+            given[key] = os.path.abspath(path)
+    return given
 
 
 def architecture_of(model: Any) -> str:

@@ -23,9 +23,9 @@ from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
-from vitkit.training.config import TrainSettings
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
-from vitkit.training.loop import Examples
+from vitkit.training.sampling import Examples
+from vitkit.training.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)

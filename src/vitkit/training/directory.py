@@ -141,7 +141,12 @@ def check_directory(directory: Path, resume: bool) -> None:
         )
 
 
-def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, Any]) -> Resolved:
+def resumed_settings(
+    directory: Path,
+    overrides: Sequence[str] | Mapping[str, Any],
+    *,
+    origin: str = "command line",
+) -> Resolved:
     """The settings that a run was started with, and overrides of those in `FREE`.
 
     Raises:
@@ -163,7 +168,6 @@ def resumed_settings(directory: Path, overrides: Sequence[str] | Mapping[str, An
     name = parse(overrides).get("model.name")
     if name is not None and architecture_of(name) != before.settings.architecture:
         raise _differs(f"model.name={name}", old["model.name"])  # its fields may be others
-    origin = "argument" if isinstance(overrides, Mapping) else "command line"
     now = resolve(overrides, saved=saved, origin=origin)
     for row in now.rows():
         if row.value != old[row.key].value and row.key not in FREE:

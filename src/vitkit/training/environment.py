@@ -14,8 +14,9 @@ from vitkit import __version__, whole_file
 from vitkit.data.loader import default_workers
 from vitkit.errors import CheckpointError
 from vitkit.runtime.device import choose_device, choose_precision
-from vitkit.training.config import Resolved, Setting, TrainSettings
+from vitkit.training.config import Resolved, Setting
 from vitkit.training.directory import ENVIRONMENT
+from vitkit.training.settings import TrainSettings
 
 RESUMED = "resumed"  # under this key, what was different when the run went on
 

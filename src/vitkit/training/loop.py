@@ -1,60 +1,32 @@
-"""The training loop: batch, augment, forward, loss, backward, step, average, evaluate, save."""
+"""The training loop: epochs of steps, scoring and saving, until the last step or the last minute.
+
+What a step does is in `step.py`, and which images it gets in `sampling.py`.
+"""
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitkit.data.augment import random_mirror, random_shift
-from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError
-from vitkit.models.backbone import Backbone
 from vitkit.progress import Listener, Progress
-from vitkit.runtime.device import autocast
 from vitkit.runtime.engine import Engine
-from vitkit.training.checkpoint import Position
-from vitkit.training.config import TrainSettings
-from vitkit.training.ema import WeightAverage
-from vitkit.training.schedule import warmup_cosine
+from vitkit.training.position import Position
+from vitkit.training.sampling import Examples, batches, steps_per_epoch
+from vitkit.training.schedule import Pace, pace
+from vitkit.training.settings import TrainSettings
+from vitkit.training.step import Learner, train_step
+from vitkit.training.tune import set_training_mode
 
 EVALUATION_BATCH = 64  # images
 LISTEN_EVERY = 0.1  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Images in memory, and which of them belong to a split."""
-
-    images: Tensor  # (N, C, h, w) uint8, shared by all splits
-    labels: Tensor  # (N,) int64
-    rows: Tensor  # (n,) int64, the rows of this split
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """What a step changes, and how it computes."""
-
-    model: Backbone
-    optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
-    preprocess: Preprocess
-    device: torch.device
-    settings: TrainSettings
-
-    @property
-    def predictor(self) -> Backbone:
-        """The weights to predict with."""
-        return self.model if self.average is None else self.average.model
-
+SCORING_SHARE = 0.05  # of a run by the clock goes into validation and saving, at most
+FORWARD_SHARE = 0.4  # of the time of a training step that an image takes to be scored, at most
 
 Row = dict[str, Any]  # the figures of an epoch, as in metrics.jsonl
 
@@ -65,155 +37,154 @@ def fit(
     val: Examples,
     position: Position,
     *,
+    held_out: int = 0,
     on_epoch: Callable[[Row, bool], None],
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """Train from `position` to the last epoch; False if `stop` ended it, be it after that one.
+    """Train from `position` to the end; False if `stop` ended it, be it after the last step.
 
-    After every epoch `on_epoch` gets its figures, and whether its weights are the best so far.
+    After every epoch `on_epoch` gets its figures, and whether its weights are the best so far. By
+    the clock, short epochs share a row; and time is left for the `held_out` images to be scored.
     """
     settings = learner.settings
     steps = steps_per_epoch(len(train), settings)
-    while position.step < steps * settings.epochs:
-        if not train_epoch(learner, train, position, listen=listen, stop=stop):
+
+    def now() -> Pace:
+        reserve = (held_out + len(val)) * FORWARD_SHARE * position.image_seconds
+        return pace(settings, position, steps, reserve=reserve)
+
+    while not now().finished:
+        if not train_epoch(learner, train, position, now, listen=listen, stop=stop):
             return False
-        epoch = position.step // steps
-        row = epoch_figures(learner, epoch, position)
-        row["images_per_second"] = position.seen / position.epoch_seconds
-        started = time.perf_counter()
-        row["val_loss"], row["val_top1"] = validate(learner, val)
-        _check_finite(row["val_loss"], epoch, settings)
-        position.seconds += time.perf_counter() - started
-        row["seconds"] = position.seconds
-        is_best = row["val_top1"] is None or row["val_top1"] >= position.best_top1
-        if is_best and row["val_top1"] is not None:
-            position.best_top1 = row["val_top1"]
-        position.start_epoch()
-        on_epoch(row, is_best)
-        listen(_epoch_line(settings, row))
+        if now().finished or worth_scoring(settings, position):
+            started, before = time.perf_counter(), position.seconds
+            row = epoch_figures(learner, position, steps)
+            row["val_loss"], row["val_top1"] = validate(learner, val)
+            _check_finite(row["val_loss"], position, settings)
+            row["seconds"] = position.seconds = before + time.perf_counter() - started
+            is_best = row["val_top1"] is None or row["val_top1"] >= position.best_top1
+            if is_best and row["val_top1"] is not None:
+                position.best_top1 = row["val_top1"]
+            position.start_epoch()
+            on_epoch(row, is_best)
+            position.scoring_seconds = time.perf_counter() - started
+            position.seconds = before + position.scoring_seconds
+            listen(_epoch_line(settings, row, now()))
         if stop():
             return False
     return True
 
 
-def steps_per_epoch(images: int, settings: TrainSettings) -> int:
-    """Batches that hold every image once."""
-    return -(-images // settings.batch_size)
+def worth_scoring(settings: TrainSettings, position: Position) -> bool:
+    """Whether an epoch gets a row: by the clock only one so long that scoring hardly counts."""
+    if settings.minutes is None:
+        return True
+    return position.scoring_seconds <= SCORING_SHARE * position.epoch_seconds
 
 
 def train_epoch(
     learner: Learner,
     train: Examples,
     position: Position,
+    now: Callable[[], Pace],
     *,
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """The rest of the epoch in which `position` stands; False if `stop` ended it before."""
+    """The rest of the epoch in which `position` stands; False if `stop` ended it before.
+
+    Raises:
+        Diverged: too many steps in a row had no finite loss.
+    """
     settings = learner.settings
-    steps = steps_per_epoch(len(train), settings)
-    epoch, done = divmod(position.step, steps)
+    epoch, done = divmod(position.step, steps_per_epoch(len(train), settings))
+    plan = batches(train, settings, epoch)[done:]
     sums = [position.loss_sum, position.correct]
     totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
     started = spoke = time.perf_counter()
     before = dataclasses.replace(position)
-    learner.model.train()
-    for rows in batches(train, settings, epoch)[done:]:
-        totals += train_step(learner, train, rows, position.step, steps)
-        position.step += 1
-        position.seen += len(rows)
-        now = time.perf_counter()
-        position.seconds = before.seconds + now - started
-        position.epoch_seconds = before.epoch_seconds + now - started
-        if now - spoke > LISTEN_EVERY or position.seen == len(train):
-            spoke = now
-            fetch_totals(totals, position, epoch, settings)
-            rate = (position.seen - before.seen) / (now - started)
-            listen(_progress(settings, train, epoch, position, rate))
-        if stop() and position.seen < len(train):
-            fetch_totals(totals, position, epoch, settings)
+    set_training_mode(learner.model)
+    for left, (rows, images) in zip(range(len(plan))[::-1], read(train, plan), strict=True):
+        result = train_step(learner, images, train.labels[rows], now())
+        if result.finite:
+            totals += result.totals
+        count_step(position, len(rows), result.finite, settings)
+        moment = time.perf_counter()
+        position.seconds = before.seconds + moment - started
+        position.epoch_seconds = before.epoch_seconds + moment - started
+        position.image_seconds = position.epoch_seconds / position.seen
+        is_last = not left or now().finished
+        if moment - spoke > LISTEN_EVERY or is_last:
+            spoke = moment
+            position.loss_sum, position.correct = totals.tolist()
+            rate = (position.seen - before.seen) / (moment - started)
+            listen(_progress(settings, train, epoch, position, now(), rate))
+        if is_last:
+            return True
+        if stop():
+            position.loss_sum, position.correct = totals.tolist()
             return False
     return True
 
 
-def fetch_totals(totals: Tensor, position: Position, epoch: int, settings: TrainSettings) -> None:
-    """Bring the sums of the epoch from the device.
+def read(train: Examples, plan: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of each batch with its images, (B, C, h, w) uint8."""
+    for rows in plan:
+        yield rows, train.images[rows]
+
+
+def count_step(position: Position, images: int, finite: bool, settings: TrainSettings) -> None:
+    """Note a step of `images`, and whether it was left out.
 
     Raises:
-        ConfigError: the loss is not finite any more.
+        Diverged: so were too many in a row.
     """
-    position.loss_sum, position.correct = totals.tolist()
-    _check_finite(position.loss_sum, epoch + 1, settings)
-
-
-def _check_finite(loss: float | None, epoch: int, settings: TrainSettings) -> None:
-    if loss is not None and not math.isfinite(loss):
-        raise ConfigError(
-            f"the loss became {loss} in epoch {epoch}; "
-            f"lr={settings.lr} may be too high, try lr={settings.lr / 3:.1g}"
+    position.step += 1
+    position.seen += images
+    position.bad_in_a_row = 0 if finite else position.bad_in_a_row + 1
+    if not finite:
+        position.left_out += images
+        position.bad_steps += 1
+    if position.bad_in_a_row >= settings.max_bad_steps:
+        raise Diverged(
+            f"loss or gradient was not finite in {position.bad_in_a_row} steps in a row, up to "
+            f"step {position.step}; {likely_cause(position, settings)}"
         )
 
 
-def batches(train: Examples, settings: TrainSettings, epoch: int) -> list[Tensor]:
-    """Rows of each batch of an epoch, in an order that only seed and epoch decide.
-
-    Every row comes once; sizes differ by one at most, so that no small batch is left at the end.
-    """
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    order = train.rows[torch.randperm(len(train), generator=generator)]
-    return list(order.tensor_split(steps_per_epoch(len(train), settings)))
+class Diverged(ConfigError):
+    """Training that goes nowhere; what the weights were before is still there."""
 
 
-def train_step(learner: Learner, train: Examples, rows: Tensor, step: int, steps: int) -> Tensor:
-    """One batch and one step of the optimiser: the sums of its losses and of its hits, (2,)."""
-    settings = learner.settings
-    torch.manual_seed((settings.seed + 1) * 1_000_000_007 + step)  # whatever is drawn below
-    for group in learner.optimizer.param_groups:
-        group["lr"] = learning_rate(settings, step, steps)
-    labels = train.labels[rows].to(learner.device)
-    images = augment(train.images[rows].to(learner.device), settings)
-    with autocast(learner.device, settings.precision):
-        logits = learner.model(learner.preprocess.normalise(images))
-    logits = logits.float()
-    loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-    learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if settings.clip_grad:
-        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), settings.clip_grad)
-    learner.optimizer.step()
-    if learner.average is not None:
-        learner.average.update(learner.model, step)
-    hits = (logits.argmax(dim=-1) == labels).sum()
-    return torch.stack([loss.detach() * len(rows), hits])
+def likely_cause(position: Position, settings: TrainSettings) -> str:
+    """Why losses are not finite, and what to do."""
+    if settings.precision == "fp16":
+        return "float16 overflows above 65,504; try precision=bf16"
+    if position.bad_in_a_row == position.step and settings.init is not None:
+        return "they never were: the weights of init may be damaged, or of another normalisation"
+    return f"lr={settings.lr:g} may be too high, try lr={settings.lr / 3:.1g}"
 
 
-def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """The rate of a step, of `steps` in an epoch."""
-    total = steps * settings.epochs
-    warmup = min(round(settings.warmup_epochs * steps), total // 2)
-    return warmup_cosine(
-        step, total=total, warmup=warmup, peak=settings.lr, last=min(settings.min_lr, settings.lr)
-    )
+def _check_finite(loss: float | None, position: Position, settings: TrainSettings) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise Diverged(
+            f"the validation loss became {loss} after step {position.step}; "
+            f"{likely_cause(position, settings)}"
+        )
 
 
-def augment(images: Tensor, settings: TrainSettings) -> Tensor:
-    """Random changes of a batch: (B, C, h, w) uint8 -> the same."""
-    if settings.augment.mirror:
-        images = random_mirror(images)
-    if settings.augment.shift:
-        images = random_shift(images, settings.augment.shift)
-    return images
-
-
-def epoch_figures(learner: Learner, epoch: int, position: Position) -> Row:
-    """What is written of an epoch that has just been trained."""
+def epoch_figures(learner: Learner, position: Position, steps: int) -> Row:
+    """What is written of the steps since the last row."""
+    learned = max(position.seen - position.left_out, 1)
     return {
-        "epoch": epoch,
+        "epoch": -(-position.step // steps),
         "step": position.step,
         "lr": learner.optimizer.param_groups[0]["lr"],
-        "train_loss": position.loss_sum / position.seen,
-        "train_top1": position.correct / position.seen,
+        "train_loss": position.loss_sum / learned,
+        "train_top1": position.correct / learned,
+        "bad_steps": position.bad_steps,
+        "images_per_second": position.seen / position.epoch_seconds,
     }
 
 
@@ -237,31 +208,41 @@ def predictions(engine: Engine, examples: Examples) -> Iterator[Tensor]:
         yield engine.probabilities(examples.images[rows])
 
 
+def _phase(settings: TrainSettings, epoch: int) -> str:
+    return f"epoch {epoch}" if settings.minutes else f"epoch {epoch}/{settings.epochs}"
+
+
 def _progress(
-    settings: TrainSettings, train: Examples, epoch: int, position: Position, rate: float
+    settings: TrainSettings,
+    train: Examples,
+    epoch: int,
+    position: Position,
+    pace: Pace,
+    rate: float,
 ) -> Progress:
-    left = (settings.epochs - epoch) * len(train) - position.seen
-    return Progress(
-        phase=f"epoch {epoch + 1}/{settings.epochs}",
-        done=position.seen,
-        total=len(train),
-        figures={
-            "loss": f"{position.loss_sum / position.seen:.3f}",
-            "top1": f"{position.correct / position.seen:>6.1%}",
-            "img/s": f"{rate:,.0f}",
-            "left": _clock(left / rate),
-        },
-    )
+    seen = max(position.seen - position.left_out, 1)
+    figures = {
+        "loss": f"{position.loss_sum / seen:.3f}",
+        "top1": f"{position.correct / seen:>6.1%}",
+        "img/s": f"{rate:,.0f}",
+        "left": _clock((pace.total - pace.step) * position.seconds / position.step),
+    }
+    if position.bad_steps:
+        figures["left out"] = f"{position.bad_steps} steps"
+    done = round(pace.share * 1000) if settings.minutes else position.seen
+    total = 1000 if settings.minutes else len(train)
+    return Progress(_phase(settings, epoch + 1), done, total, figures)
 
 
-def _epoch_line(settings: TrainSettings, row: Row) -> Progress:
+def _epoch_line(settings: TrainSettings, row: Row, pace: Pace) -> Progress:
     figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:>6.1%}"}
     if row["val_top1"] is not None:
         figures |= {"val loss": f"{row['val_loss']:.3f}", "val top1": f"{row['val_top1']:>6.1%}"}
     figures["img/s"] = f"{row['images_per_second']:,.0f}"
-    done = row["epoch"]
-    phase = f"epoch {done}/{settings.epochs}"
-    return Progress(phase, done, settings.epochs, figures, final=True)
+    if settings.minutes:
+        figures["time"] = f"{_clock(row['seconds'])} of {_clock(60 * settings.minutes)}"
+    phase = _phase(settings, row["epoch"])
+    return Progress(phase, pace.step, round(pace.total), figures, final=True)
 
 
 def _clock(seconds: float) -> str:

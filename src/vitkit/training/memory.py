@@ -6,23 +6,26 @@ from vitkit.data.loader import available_memory
 from vitkit.errors import ConfigError
 from vitkit.models.backbone import Config
 from vitkit.models.formula import parts
-from vitkit.training.config import TrainSettings
+from vitkit.training.settings import TrainSettings
 
 BYTES = 4  # of a float32
+MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "muon": 1}  # that an optimiser keeps for a parameter
 
 
 def check_memory(config: Config, settings: TrainSettings, device: torch.device) -> None:
     """Compare what training keeps for each parameter with the memory of the device.
 
-    That is its value, its gradient, AdamW's two moments, and the weight average if there is one:
-    the least that training takes, as activations and images come on top. Weights are made in the
-    machine's own memory and have to fit there too.
+    That is its value, its gradient, what the optimiser remembers of it, and the weight average if
+    there is one: the least that training takes, as activations and images come on top. What does
+    not learn has but its value and its average. Weights are made in the machine's own memory and
+    have to fit there too.
 
     Raises:
         ConfigError: it does not fit.
     """
     count = sum(part.parameters for part in parts(config))
-    copies = 5 if settings.ema else 4
+    learned = 1 + MOMENTS[settings.optimizer] if settings.tune == "all" else 0
+    copies = 1 + learned + (1 if settings.ema else 0)
     places = [("this machine has", available_memory(), 1 if device.type == "cuda" else copies)]
     if device.type == "cuda":
         places.append((f"{device} has", torch.cuda.mem_get_info(device)[1], copies))

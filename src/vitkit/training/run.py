@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,21 +19,28 @@ from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.models import build, find_config
-from vitkit.models.backbone import Backbone
+from vitkit.models.backbone import Backbone, Config
 from vitkit.progress import Listener, Progress, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.runtime.engine import Engine
 from vitkit.training import directory as files
-from vitkit.training.checkpoint import Position, load_state, replacing_directory, save_state
+from vitkit.training import tune
+from vitkit.training.checkpoint import load_state, replacing_directory, save_state
 from vitkit.training.config import Resolved
 from vitkit.training.dataset import Dataset, read_dataset, write_dataset
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
+from vitkit.training.distill import Teacher, load_teacher
+from vitkit.training.doubts import doubts
 from vitkit.training.ema import WeightAverage
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
-from vitkit.training.loop import Learner, Row, fit, predictions
+from vitkit.training.loop import Diverged, Row, fit, predictions
 from vitkit.training.memory import check_memory
-from vitkit.training.optim import adamw
+from vitkit.training.optim import make_optimizer
+from vitkit.training.position import Position
+from vitkit.training.settings import TrainSettings
+from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights import store
+from vitkit.weights.pretrained import account, load_for
 
 EVALUATE = "evaluate"  # the last phase of a run
 
@@ -46,6 +54,8 @@ class Prepared:
     preprocess: Preprocess
     model: Backbone
     device: torch.device
+    teacher: Teacher | None = None
+    notes: tuple[str, ...] = ()  # what a person should know before it begins, as lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +70,12 @@ class Outcome:
     probabilities: NDArray[np.float32] | None = None  # (n, K), of that split's rows
 
 
-def prepare(data: str | Path, resolved: Resolved) -> Prepared:
+def prepare(
+    data: str | Path, resolved: Resolved, *, resume: bool = False, listen: Listener = silent
+) -> Prepared:
     """Check everything that can be checked without decoding an image.
+
+    With `resume` the model is left as it is made: its weights are those of the run.
 
     Raises:
         ConfigError, DataError: settings or data that cannot work, or not together.
@@ -84,10 +98,43 @@ def prepare(data: str | Path, resolved: Resolved) -> Prepared:
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
     check_memory(config, settings, device)
+    teacher = None
+    if settings.distill.teacher is not None:
+        teacher = load_teacher(settings.distill.teacher, source.classes, preprocess, device)
     with own_state(settings.threads):
         torch.manual_seed(settings.seed)
-        model = build(config).to(device)
-    return Prepared(resolved, source, preprocess, model, device)
+        model, notes = make_model(config, settings, source.classes, resume, listen)
+    notes += doubts(settings, config, len(source.samples))
+    return Prepared(resolved, source, preprocess, model.to(device), device, teacher, tuple(notes))
+
+
+def make_model(
+    config: Config,
+    settings: TrainSettings,
+    classes: Sequence[str],
+    resume: bool,
+    listen: Listener,
+) -> tuple[Backbone, list[str]]:
+    """The model with new weights, or those of `init` adapted; what of it learns; and what to say.
+
+    A classifier of other classes is replaced.
+    """
+    notes: list[str] = []
+    if settings.init is None or resume:
+        model = build(config)
+    else:
+        stored = load_for(settings.architecture, settings.init, None, listen)
+        model, adapted = stored.build_as(config)
+        notes += account(settings.init, stored, config, adapted).splitlines()
+        if len(stored.classes) == len(classes) and stored.classes != tuple(classes):
+            model.reset_classifier(len(classes))
+            notes.append("the classifier is new, as the weights' classes have other names")
+    if settings.tune == "head":
+        tune.head(model)
+    elif settings.tune == "lora":
+        tune.lora(model, rank=settings.lora.rank, alpha=settings.lora.alpha)
+    model.set_grad_checkpointing(settings.checkpointing)
+    return model, notes
 
 
 def train(
@@ -106,7 +153,8 @@ def train(
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
-    prepared = prepare(data, resolved)
+    started = time.perf_counter()
+    prepared = prepare(data, resolved, resume=resume, listen=listen)
     directory = directory or new_directory(data, resolved)
     with own_state(resolved.settings.threads), claimed(directory, resume):
         dataset = read_dataset(
@@ -120,10 +168,13 @@ def train(
         if not resume:
             write_dataset(directory, prepared.source, dataset)
         environment = describe_environment(prepared.device, resolved.settings)
-        note = note_resumption if resume else write_environment
-        note(directory, {"data": str(data), **environment})
+        write = note_resumption if resume else write_environment
+        write(directory, {"data": str(data), **environment})
         whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
-        finished = train_prepared(prepared, dataset, directory, resume, listen, stop)
+        for note in prepared.notes:
+            listen(Progress("note", 0, 0, {"": note}, final=True))
+        position = Position(before=time.perf_counter() - started)
+        finished = train_prepared(prepared, dataset, directory, position, resume, listen, stop)
         run = Run(directory, finished)
         if not finished:
             return Outcome(run, prepared, dataset)
@@ -146,31 +197,29 @@ def train_prepared(
     prepared: Prepared,
     dataset: Dataset,
     directory: Path,
+    position: Position,
     resume: bool,
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """Train from the beginning or from `last/`, saving after every epoch; False if stopped."""
+    """Train from `position` or from `last/`, saving after every epoch; False if stopped."""
     settings = prepared.resolved.settings
     learner = make_learner(prepared)
-    position = Position()
     if resume and (directory / files.LAST).is_dir():
-        position = load_state(directory / files.LAST, learner.model, learner.optimizer)
-        if learner.average is not None:
-            store.load_tensors(learner.average.model, store.load(directory / files.LAST).tensors)
+        position = load_state(directory / files.LAST, learner)
     keep_metrics(directory / files.METRICS, position.step)
 
     def save(name: str, with_state: bool) -> None:
         with replacing_directory(directory / name) as fresh:
             store.save(
                 fresh,
-                learner.predictor,
+                tune.merge_lora(learner.predictor),
                 architecture=settings.architecture,
                 classes=prepared.source.classes,
                 preprocess=prepared.preprocess.to_timm(),
             )
             if with_state:
-                save_state(fresh, learner.model, learner.optimizer, position)
+                save_state(fresh, learner, position)
 
     def on_epoch(row: Row, is_best: bool) -> None:
         with open(directory / files.METRICS, "a", encoding="utf-8") as file:
@@ -179,25 +228,48 @@ def train_prepared(
             save(files.BEST, with_state=False)
         save(files.LAST, with_state=True)
 
-    train, val = dataset.examples["train"], dataset.examples["val"]
-    finished = fit(learner, train, val, position, on_epoch=on_epoch, listen=listen, stop=stop)
+    splits = dataset.examples
+    try:
+        finished = fit(
+            learner,
+            splits["train"],
+            splits["val"],
+            position,
+            held_out=len(splits["test"]),
+            on_epoch=on_epoch,
+            listen=listen,
+            stop=stop,
+        )
+    except Diverged as error:
+        save(files.LAST, with_state=True)
+        raise Diverged(f"{error}; the last good weights are in {directory / files.LAST}") from None
     if not finished:
         save(files.LAST, with_state=True)
     return finished
 
 
 def make_learner(prepared: Prepared) -> Learner:
-    """The model with its optimiser and weight average."""
-    settings = prepared.resolved.settings
+    """The model with its optimiser, weight average and teacher."""
+    settings, model = prepared.resolved.settings, prepared.model
+    network: Network = Heads(model, taught=prepared.teacher is not None)
+    if settings.compile:
+        network = torch.compile(network)
     return Learner(
-        model=prepared.model,
-        optimizer=adamw(
-            prepared.model,
+        model=model,
+        network=network,
+        optimizer=make_optimizer(
+            model,
+            name=settings.optimizer,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             betas=settings.betas,
+            momentum=settings.momentum,
+            muon_lr=settings.muon_lr,
+            layer_decay=settings.layer_decay,
         ),
-        average=WeightAverage(prepared.model, settings.ema) if settings.ema else None,
+        scaler=torch.amp.GradScaler(prepared.device.type, enabled=settings.precision == "fp16"),
+        average=WeightAverage(model, settings.ema) if settings.ema else None,
+        teacher=prepared.teacher,
         preprocess=prepared.preprocess,
         device=prepared.device,
         settings=settings,

@@ -1,14 +1,83 @@
-"""The learning rate over a run."""
+"""How far a run has come, by its steps or by the clock, and the learning rate there."""
 
 import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vitkit.training.position import Position
+from vitkit.training.settings import TrainSettings
+
+Shape = Literal["cosine", "linear", "constant"]
+
+UNKNOWN = 10**9  # steps of a run by the clock, before its first
 
 
-def warmup_cosine(step: int, *, total: int, warmup: int, peak: float, last: float) -> float:
-    """Rise linearly to `peak` over `warmup` steps, then fall by half a cosine to `last` at the end.
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Steps done, of how many; by the clock the latter are an estimate that every step renews."""
 
-    The first step already learns: it has the rate `peak / warmup`. Source: arXiv:1608.03983, eq. 5.
+    step: int
+    total: float
+
+    @property
+    def share(self) -> float:
+        """How much of the run is behind."""
+        return min(self.step / self.total, 1.0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether not one more step fits."""
+        return self.step + 1 > self.total
+
+
+def pace(settings: TrainSettings, position: Position, steps: int, *, reserve: float) -> Pace:
+    """Where a run of `steps` in an epoch stands, `reserve` seconds of its time being for scoring.
+
+    By the clock as many steps will have been done at the end as the time used so far foretells: a
+    machine that slows down ends on time with a rate that has come down, all the same.
+    """
+    if settings.minutes is None:
+        return Pace(position.step, steps * settings.epochs)
+    if not position.step:
+        return Pace(0, UNKNOWN)
+    left = 60 * settings.minutes - position.before - position.seconds - reserve
+    return Pace(position.step, position.step + max(left, 0.0) * position.step / position.seconds)
+
+
+def learning_rate(settings: TrainSettings, pace: Pace) -> float:
+    """The rate of the next step."""
+    warmup = min(round(settings.warmup_epochs / settings.epochs * pace.total), pace.total // 2)
+    cooldown = min(settings.cooldown_epochs / settings.epochs, 0.5) * pace.total
+    return rise_and_fall(
+        pace.step,
+        kind=settings.schedule,
+        total=pace.total - cooldown,
+        warmup=warmup,
+        peak=settings.lr,
+        last=min(settings.min_lr, settings.lr),
+    )
+
+
+def rise_and_fall(
+    step: int,
+    *,
+    kind: Shape,
+    total: float,
+    warmup: float,
+    peak: float,
+    last: float,
+) -> float:
+    """Rise linearly to `peak` over `warmup` steps, then fall to `last` at the end, and stay there.
+
+    The first step already learns: it has the rate `peak / warmup`. The fall is half a cosine
+    (arXiv:1608.03983, eq. 5), a line, or none.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(total - 1 - warmup, 1)
-    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    progress = min((step - warmup) / max(total - 1 - warmup, 1), 1.0)
+    height = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "linear": 1 - progress,
+        "constant": 1.0,
+    }[kind]
+    return last + (peak - last) * height

@@ -65,7 +65,7 @@ SWIN_FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.1}, {}),
 ]
 CASES = [(VIT, *case) for case in VIT_FIELDS] + [(SWIN, *case) for case in SWIN_FIELDS]
-REFUSED = {"stem"}  # timm has none
+REFUSED = {"stem", "stem_pool"}  # timm has none
 OF_TIMM = [name for name in CONFIGS if timm.is_model(name)]
 
 

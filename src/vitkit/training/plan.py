@@ -1,0 +1,94 @@
+"""The settings of a new run: what was given, and what is chosen where nothing was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from vitkit.data.sources import open_source
+from vitkit.models import CONFIGS, FAMILIES, find_config
+from vitkit.models.cnn import CNN
+from vitkit.progress import Listener, silent
+from vitkit.training.auto import choose, look_at
+from vitkit.training.config import AUTO, FOLLOWS, Choice, Resolved, architecture_of, parse, resolve
+from vitkit.training.recipe import read_recipe
+from vitkit.weights import store
+from vitkit.weights.pretrained import load_for
+
+SAME = ("mean", "std", "interpolation")  # of the weights' preprocessing, for the data too
+
+
+def plan(
+    data: str | Path,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    origin: str = "command line",
+    listen: Listener = silent,
+) -> Resolved:
+    """Resolved settings for DATA, from overrides that may leave model and recipe open.
+
+    With `init` the model is that of the weights, and the recipe `finetune`. Else a model that is
+    not given, or `auto`, is chosen for the data together with its recipe; a given one gets the
+    recipe of its kind: `cnn` for CNNs, `small` for transformers. The recipe `none` leaves what is
+    not given at its default.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, WeightsError: with one line that says what to
+            change.
+    """
+    given = parse(overrides)
+    if given.get("model.name") == AUTO:
+        del given["model.name"]
+    name, init = given.get("model.name"), given.get("init")
+    chosen: dict[str, Choice] = {}
+    recipe: str | None = None
+    reasons: tuple[str, ...] = ()
+    if init is not None:
+        chosen = of_weights(str(init), name, listen)
+        recipe = "finetune"
+    elif name is not None:
+        recipe = recipe_for(str(name))
+    elif given.get("recipe") is not None and model_of(str(given["recipe"])):
+        recipe = str(given["recipe"])
+    else:
+        answer = choose(look_at(open_source(data)), given)
+        chosen = {key: Choice(value, AUTO) for key, value in answer.settings.items()}
+        recipe, reasons = answer.recipe, answer.reasons
+    recipe = given.get("recipe", recipe)
+    return replace(resolve(given, recipe=recipe, chosen=chosen, origin=origin), reasons=reasons)
+
+
+def recipe_for(name: str) -> str:
+    """What a model that is to be trained from scratch is trained with."""
+    config = find_config(architecture_of(name))
+    return "cnn" if issubclass(FAMILIES[type(config)], CNN) else "small"
+
+
+def model_of(recipe: str) -> str | None:
+    """The model that a recipe is for, if it is for one."""
+    model = read_recipe(recipe)[1].get("model", {})
+    return model.get("name") if isinstance(model, Mapping) else None
+
+
+def of_weights(init: str, name: Any, listen: Listener) -> dict[str, Choice]:
+    """The model that weights are of, with what their logits depend on; their size of images too."""
+    if name is None:
+        stored = store.load(init, listen=listen)
+    else:
+        stored = load_for(str(name), init, None, listen)
+    own = CONFIGS[stored.architecture]
+    values: dict[str, Any] = {"model.name": stored.architecture if name is None else name}
+    if name is None or architecture_of(name) == stored.architecture:
+        values |= {
+            f"model.{field.name}": getattr(stored.config, field.name)
+            for field in fields(own)
+            if field.name not in FOLLOWS
+            and getattr(stored.config, field.name) != getattr(own, field.name)
+        }
+        values["data.image_size"] = stored.config.image_size
+    for key in SAME:
+        if key in stored.preprocess:
+            values[f"data.{key}"] = stored.preprocess[key]
+    if "crop_pct" in stored.preprocess:
+        values["data.crop"] = stored.preprocess["crop_pct"]
+    return {key: Choice(value, "init") for key, value in values.items()}

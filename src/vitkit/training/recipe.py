@@ -1,0 +1,47 @@
+"""Recipes: settings that belong together, one YAML file for each, named by its stem."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitkit.errors import ConfigError, nearest
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """The names of the recipes that come with vitkit."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def describe_recipe(name: str) -> str:
+    """The first line of a recipe's header: what it is for."""
+    first = (FOLDER / f"{name}.yaml").read_text("utf-8").partition("\n")[0]
+    return first.lstrip("# ")
+
+
+def read_recipe(recipe: str) -> tuple[str, dict[str, Any]]:
+    """The name and the values of one of ours, or of a file that ends in .yaml or .yml.
+
+    Raises:
+        ConfigError: there is none of that name, or the file holds no settings.
+    """
+    own = FOLDER / f"{recipe}.yaml"
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml"):
+        if not own.is_file() or own.parent != FOLDER:
+            hint = nearest(recipe, list_recipes())
+            known = ", ".join(list_recipes())
+            raise ConfigError(f"no recipe is called {recipe!r}{hint}; choose {known}, or a .yaml")
+        path = own
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"the recipe {recipe} does not exist") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the recipe {recipe} cannot be read: {reason}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"the recipe {recipe} holds no settings; write lines like `epochs: 100`")
+    return path.stem, values

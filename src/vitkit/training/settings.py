@@ -1,0 +1,174 @@
+"""Every setting of a run, with its default, unit and range."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from vitkit.data.augment.pipeline import Augment
+from vitkit.data.mix import Mix
+from vitkit.runtime.device import Precision
+
+DEFAULT_MODEL = "vit_tiny_patch16_224"
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Portion = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Least0 = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _square(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+Size = Annotated[tuple[int, int], BeforeValidator(_square)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no others, each of exactly its type.
+
+    Only lists become tuples, as YAML has no others, and numbers of NumPy become Python's.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,  # else true would pass for 1
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(cls._plain(one) for one in value)
+        return value.item() if isinstance(value, np.generic) else value
+
+
+class DataSettings(Section):
+    """What is read, and how it becomes a model input."""
+
+    image_size: Size | None = None  # pixels, one side or [height, width]; resolved: never None
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share that the centre crop keeps
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
+    val_fraction: Share = 0.1  # of the training images, where the data has no val split
+    test_fraction: Share = 0.2  # of all images, where the data has no test split
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of each class's training images
+    balanced: bool = False  # draw every class equally often
+    max_unreadable: Portion = 0.01  # share that may be skipped
+    max_megapixels: Positive = 50.0  # per image, from its header
+    max_megabytes: Positive = 64.0  # per image file
+    memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
+    workers: Count | None = None  # that decode; None: one per core
+
+
+class AugmentSettings(Section):
+    """What is done to training images at random; see `data/augment`."""
+
+    mirror: bool = True  # left to right, half of the images
+    shift: Share = 0.125  # share of the side that an image moves by at most
+    scale: tuple[Portion, Portion] | None = None  # area of a random-resized crop; None: none
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width to height of that crop
+    policy: Literal["none", "randaugment", "trivialaugment", "three_augment"] = "none"
+    num_ops: Count = 2  # of RandAugment
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0  # of RandAugment
+    magnitude_std: Least0 = 0.5  # of RandAugment
+    jitter: Least0 = 0.0  # brightness, contrast and saturation change by this factor at most
+    erase: Portion = 0.0  # probability that a rectangle becomes noise
+    repeats: Count = 1  # times that an image comes in a row, an epoch having as many images
+    until: Portion = 1.0  # share of the run after which only mirror, shift and scale go on
+
+    def pipeline(self, *, late: bool = False) -> Augment:
+        """The changes of a batch; `late` ones come after the share `until` of a run."""
+        given = self.model_dump(exclude={"repeats", "until"})
+        strong = {"policy": "none", "jitter": 0.0, "erase": 0.0} if late else {}
+        return Augment(**{**given, **strong})
+
+
+class MixSettings(Section):
+    """How images of a batch are mixed, and their labels with them; see `data/mix.py`."""
+
+    mixup: Least0 = 0.0  # alpha of the Beta distribution of shares; 0: none
+    cutmix: Least0 = 0.0  # likewise
+    probability: Portion = 1.0  # of mixing at all
+    switch: Portion = 0.5  # probability of CutMix, where both are on
+    mode: Literal["batch", "pair"] = "batch"  # one share for the batch, or for every image its own
+    until: Portion = 1.0  # share of the run after which nothing is mixed
+
+    def mixer(self) -> Mix:
+        """The mixing of a batch."""
+        return Mix(**self.model_dump(exclude={"until"}))
+
+
+class DistillSettings(Section):
+    """What a teacher adds to the loss (arXiv:2012.12877, section 3)."""
+
+    teacher: str | None = None  # a checkpoint; None: no teacher
+    kind: Literal["hard", "soft"] = "hard"
+    alpha: Portion = 0.5  # the teacher's share of the loss
+    temperature: Positive = 3.0  # of the soft kind
+
+
+class LoraSettings(Section):
+    """Low-rank adapters (arXiv:2106.09685), for tune=lora."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0  # the adapters' product is scaled by alpha / rank
+
+
+class TrainSettings(Section):
+    """One training run."""
+
+    recipe: str | None = None  # where values come from that are not given
+    model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name`; once resolved, its config's fields
+    init: str | None = None  # a checkpoint to start from; None: random weights
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    mix: MixSettings = MixSettings()
+    distill: DistillSettings = DistillSettings()
+    tune: Literal["all", "head", "lora"] = "all"  # what of the model learns
+    lora: LoraSettings = LoraSettings()
+    epochs: Count = 30
+    minutes: Positive | None = None  # of reading, training and scoring; then epochs do not count
+    batch_size: Count = 128  # images to a step of the optimiser
+    accumulate: Count = 1  # parts that a batch is computed in
+    optimizer: Literal["adamw", "lamb", "sgd", "muon"] = "adamw"
+    lr: Positive = 1e-3  # the highest learning rate
+    muon_lr: Positive | None = None  # that of muon's matrices; None: lr
+    min_lr: Least0 = 1e-5  # at the end
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: Least0 = 2.0  # half of the run at most
+    cooldown_epochs: Least0 = 0.0  # at the end, at min_lr
+    weight_decay: Least0 = 0.05  # decoupled; of matrices only
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    momentum: Share | None = None  # of sgd and muon; None: 0.9 and 0.95
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the rate, from layer to layer down
+    loss: Literal["ce", "bce"] = "ce"
+    label_smoothing: Share = 0.1
+    clip_grad: Least0 = 1.0  # norm of the gradient; 0: no limit
+    ema: Share = 0.999  # decay of the weight average that is evaluated; 0: none
+    max_bad_steps: Count = 20  # in a row whose loss or gradient is not finite, each left out
+    precision: Precision = "auto"
+    compile: bool = False  # by torch.compile: minutes at the start, then faster steps on a GPU
+    checkpointing: bool = False  # compute activations twice, keep few of them
+    device: str = "auto"
+    threads: Count | None = None  # of the CPU; None: torch's own choice
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @property
+    def architecture(self) -> str:
+        """The published name of the model."""
+        return str(self.model["name"])
+
+    @property
+    def config_overrides(self) -> dict[str, Any]:
+        """The fields of the model's configuration, but for the number of classes."""
+        overrides = {key: value for key, value in self.model.items() if key != "name"}
+        overrides["in_channels"] = len(self.data.mean)
+        if self.data.image_size is not None:
+            overrides["image_size"] = self.data.image_size
+        return overrides
