@@ -45,6 +45,7 @@ def test_the_whole_is_left_alone(photos: Callable[..., Tensor]) -> None:
     [
         ((32, 32), (0.08, 1.0), RATIO),
         ((32, 32), (0.8, 1.0), RATIO),
+        ((30, 32), (0.97, 1.0), RATIO),
         ((60, 20), (0.3, 1.0), RATIO),  # few of ten fit
         ((20, 60), (0.3, 0.9), (0.5, 0.8)),
         ((3, 90), (0.5, 1.0), RATIO),  # none fits

@@ -117,6 +117,7 @@ def test_no_images(policy: str) -> None:
         ({"scale": (0.0, 1.0)}, r"scale=\(0.0, 1.0\) is not \(low, high\) in \(0, 1\]"),
         ({"scale": (0.5, 0.4)}, r"scale=\(0.5, 0.4\) is not"),
         ({"scale": (0.5, 1.1)}, r"scale=\(0.5, 1.1\) is not"),
+        ({"scale": 0.5}, "scale=0.5 is not"),
         ({"scale": (0.5,)}, r"scale=\(0.5,\) is not"),
         ({"ratio": (0, 1)}, r"ratio=\(0, 1\) is not \(low, high\) above 0"),
         ({"ratio": (1, math.inf)}, r"ratio=\(1, inf\) is not"),

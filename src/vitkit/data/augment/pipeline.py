@@ -80,8 +80,9 @@ class Augment:
         return policies[POLICIES.index(self.policy)]
 
 
-def _is_range(value: tuple[float, float]) -> bool:
+def _is_range(value: object) -> bool:
     """Whether these are two finite numbers above 0, the lower one first."""
-    if len(value) != 2 or not all(isinstance(n, Real) and isfinite(n) for n in value):
+    if not isinstance(value, tuple | list) or len(value) != 2:
         return False
-    return 0 < value[0] <= value[1]
+    low, high = value
+    return all(isinstance(n, Real) and isfinite(n) for n in value) and bool(0 < low <= high)
