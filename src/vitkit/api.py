@@ -19,9 +19,9 @@ from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training.config import Resolved
 from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings
-from vitkit.training.loop import EVALUATION_BATCH
 from vitkit.training.plan import plan
 from vitkit.training.run import train as train_resolved
+from vitkit.training.sampling import EVALUATION_BATCH
 
 REPORT = "report.html"
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -258,8 +260,41 @@ def test_settings_that_do_not_fit_are_found_before_anything_is_read(
 def test_data_that_does_not_fit_into_memory_is_refused(
     colours: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
+    given = {**tiny, "data.memory_gb": 1e-6, "data.loading": "memory"}
     with pytest.raises(DataError, match="more than data.memory_gb"):
-        vitkit.train(colours, out=tmp_path / "run", **tiny, **{"data.memory_gb": 1e-6})
+        vitkit.train(colours, out=tmp_path / "run", **given)
+
+
+def weights_of(run: vitkit.Run) -> dict[str, torch.Tensor]:
+    return dict(run.load().model.state_dict())
+
+
+def test_data_that_does_not_fit_into_memory_is_read_as_it_is_needed(
+    finished: vitkit.Run, colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """The run is to the bit the one from memory, report and all."""
+    given = {**tiny, "data.memory_gb": 1e-6, "data.workers": 2}
+    run = vitkit.train(colours, out=tmp_path / "run", **given)
+    assert run.evaluation == finished.evaluation
+    assert (run.directory / "report.html").is_file()
+    for one, other in zip(weights_of(run).values(), weights_of(finished).values(), strict=True):
+        assert torch.equal(one, other)
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_a_run_that_reads_as_it_goes_is_resumed_to_the_bit(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """Random crops are drawn where images are read, by seed and number of the batch."""
+    given = {**tiny, "data.loading": "stream", "augment.scale": (0.3, 1.0), "epochs": 2}
+    whole = vitkit.train(colours, out=tmp_path / "whole", **{**given, "data.workers": 1})
+    steps = iter(range(100))
+    out = tmp_path / "part"
+    part = vitkit.train(colours, out=out, stop=lambda: next(steps) >= 3, **given)
+    assert not part.finished
+    part = vitkit.train(colours, out=out, resume=True)
+    for one, other in zip(weights_of(part).values(), weights_of(whole).values(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("change", ["break", "repaint"])

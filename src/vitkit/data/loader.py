@@ -81,7 +81,26 @@ def read_all(
     shape = (total, preprocess.channels, *preprocess.image_size)
     _check_memory(shape, memory_gb)
     images = torch.empty(shape, dtype=torch.uint8)
-    rows = images.numpy()
+    keys, unreadable = _read_each(source, preprocess, images.numpy(), workers, listen)
+    return InMemory(images, keys, unreadable)
+
+
+def survey(
+    source: Source, *, workers: int | None = None, listen: Listener = silent
+) -> tuple[tuple[bytes | None, ...], tuple[tuple[str, str], ...]]:
+    """Decode every sample once and keep none: what each contains, and which cannot be read."""
+    return _read_each(source, None, None, workers, listen)
+
+
+def _read_each(
+    source: Source,
+    preprocess: Preprocess | None,
+    rows: NDArray[np.uint8] | None,
+    workers: int | None,
+    listen: Listener,
+) -> tuple[tuple[bytes | None, ...], tuple[tuple[str, str], ...]]:
+    """Fill the rows, if there are any; the keys of what was read, and what was not, and why."""
+    total = len(source.samples)
     keys: list[bytes | None] = [None] * total
     unreadable: list[tuple[str, str]] = []
 
@@ -95,23 +114,24 @@ def read_all(
     for chunk, failed in zip(chunks, results, strict=True):
         unreadable += failed
         listen(Progress("read", chunk.stop, total))
-    return InMemory(images, tuple(keys), tuple(unreadable))
+    return tuple(keys), tuple(unreadable)
 
 
 def _read_one(
     source: Source,
-    preprocess: Preprocess,
+    preprocess: Preprocess | None,
     index: int,
-    rows: NDArray[np.uint8],
+    rows: NDArray[np.uint8] | None,
     keys: list[bytes | None],
 ) -> str:
-    """Fill one row; the reason if that was not possible."""
+    """Fill one row, if there are any; the reason if that was not possible."""
     try:
         image = source.read(index)
     except ImageError as error:
         return str(error)
     keys[index] = content_key(image)
-    rows[index] = preprocess.fit(image)
+    if rows is not None and preprocess is not None:
+        rows[index] = preprocess.fit(image)
     return ""
 
 
@@ -124,13 +144,26 @@ def available_memory() -> int:
     return min(sizes)
 
 
-def _check_memory(shape: Sequence[int], memory_gb: float | None) -> None:
+def fits(source: Source, preprocess: Preprocess, memory_gb: float | None = None) -> bool:
+    """Whether `read_all` has room for a source."""
+    needed, limit = _sizes(
+        (len(source.samples), preprocess.channels, *preprocess.image_size), memory_gb
+    )
+    return needed <= limit
+
+
+def _sizes(shape: Sequence[int], memory_gb: float | None) -> tuple[float, float]:
+    """GB that images of this shape take, and that they may take."""
     needed = float(np.prod(shape, dtype=np.float64)) / 1e9
-    limit = available_memory() / 2e9 if memory_gb is None else memory_gb
+    return needed, available_memory() / 2e9 if memory_gb is None else memory_gb
+
+
+def _check_memory(shape: Sequence[int], memory_gb: float | None) -> None:
+    needed, limit = _sizes(shape, memory_gb)
     if needed > limit:
         name = "half of what there is," if memory_gb is None else "data.memory_gb ="
         raise DataError(
             f"{shape[0]} images of {shape[2]}x{shape[3]} pixels take {needed:.1f} GB in memory, "
-            f"more than {name} {limit:.3g} GB; choose a smaller data.image_size, or set "
-            "data.memory_gb to what you can spare"
+            f"more than {name} {limit:.3g} GB; leave data.loading to auto, choose a smaller "
+            "data.image_size, or set data.memory_gb to what you can spare"
         )

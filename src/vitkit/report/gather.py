@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
@@ -73,5 +74,10 @@ def samples(outcome: Outcome) -> dict[str, NDArray[np.uint8]]:
 
 def picture(outcome: Outcome, row: int) -> NDArray[np.uint8]:
     """An image as the model sees it: (h, w, 3) uint8."""
-    pixels = outcome.dataset.images[row].permute(1, 2, 0).numpy()
+    images = outcome.dataset.images
+    if isinstance(images, Tensor):
+        fitted = images[row].numpy()
+    else:
+        fitted = outcome.prepared.preprocess.fit(outcome.prepared.source.read(row))
+    pixels = fitted.transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

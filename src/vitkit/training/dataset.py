@@ -1,4 +1,4 @@
-"""The images of a run in memory, and the split that each belongs to."""
+"""The images of a run, in memory or to be read, and the split that each belongs to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,26 +17,35 @@ from vitkit.data.audit import (
     summarise,
 )
 from vitkit.data.layout import SPLITS
-from vitkit.data.loader import read_all
+from vitkit.data.loader import fits, read_all, survey
 from vitkit.data.manifest import save_csv
 from vitkit.data.sources import Source
+from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
-from vitkit.training.sampling import Examples
+from vitkit.training.sampling import EVALUATION_BATCH, Examples
 from vitkit.training.settings import TrainSettings
+
+Keys = tuple[bytes | None, ...]
+Unreadable = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The decoded images and their splits."""
+    """The images and their splits."""
 
-    images: Tensor  # (N, C, h, w) uint8, one row for each sample of the source
+    images: Tensor | Stream  # (N, C, h, w) uint8, one row for each sample of the source
     examples: dict[str, Examples]  # "train", "val" and "test", perhaps empty; readable images only
     splits: list[str]  # of every sample of the source
-    keys: tuple[bytes | None, ...]  # what every sample contains; None: unreadable
+    keys: Keys  # what every sample contains; None: unreadable
     summary: DataSummary
+
+    def close(self) -> None:
+        """End the processes that read, if there are any."""
+        if isinstance(self.images, Stream):
+            self.images.close()
 
 
 def read_dataset(
@@ -50,39 +59,52 @@ def read_dataset(
 ) -> Dataset:
     """Decode all images and split them, with `resume` as the run in `directory` did.
 
+    Images that memory does not hold are decoded again whenever they are needed.
+
     A new run that too many unreadable images stop leaves the list of all in `directory`.
 
     Raises:
         DataError: too many images are unreadable, none of a class is left to train on, or the data
             is not what the resumed run was started with.
     """
-    memory = read_all(
-        source,
-        preprocess,
-        memory_gb=settings.data.memory_gb,
-        workers=settings.data.workers,
-        listen=listen,
-    )
+    images, keys, unreadable = read_images(source, preprocess, settings, listen)
     try:
-        check_unreadable(memory.unreadable, len(source.samples), limit=settings.data.max_unreadable)
+        check_unreadable(unreadable, len(source.samples), limit=settings.data.max_unreadable)
     except DataError as error:
         if directory is None or resume:  # a run has its own list there
             raise
-        save_unreadable(directory, memory.unreadable)
+        save_unreadable(directory, unreadable)
         raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
     if directory is not None and resume:
-        chosen = read_splits(source, memory.keys, directory)
+        chosen = read_splits(source, keys, directory)
     else:
-        chosen = make_splits(source, memory.keys, settings)
+        chosen = make_splits(source, keys, settings)
     labels = torch.tensor([sample.label or 0 for sample in source.samples])
     examples = {}
     for name in SPLITS:
-        rows = [i for i, split in enumerate(chosen) if split == name and memory.keys[i] is not None]
-        examples[name] = Examples(memory.images, labels, torch.tensor(rows, dtype=torch.int64))
+        rows = [i for i, split in enumerate(chosen) if split == name and keys[i] is not None]
+        examples[name] = Examples(images, labels, torch.tensor(rows, dtype=torch.int64))
     check_trained(source, examples["train"])
-    summary = summarise(source, chosen, memory.keys, memory.unreadable)
+    summary = summarise(source, chosen, keys, unreadable)
     announce(summary, {name: len(part) for name, part in examples.items()}, listen)
-    return Dataset(memory.images, examples, chosen, memory.keys, summary)
+    return Dataset(images, examples, chosen, keys, summary)
+
+
+def read_images(
+    source: Source, preprocess: Preprocess, settings: TrainSettings, listen: Listener
+) -> tuple[Tensor | Stream, Keys, Unreadable]:
+    """The images of a source, what each contains, and which cannot be read."""
+    data = settings.data
+    fit = data.loading == "memory" or fits(source, preprocess, data.memory_gb)
+    if data.loading == "stream" or not fit:
+        keys, unreadable = survey(source, workers=data.workers, listen=listen)
+        size = max(settings.batch_size, EVALUATION_BATCH)
+        stream = Stream(source, preprocess, batch_size=size, workers=data.workers)
+        return stream, keys, unreadable
+    memory = read_all(
+        source, preprocess, memory_gb=data.memory_gb, workers=data.workers, listen=listen
+    )
+    return memory.images, memory.keys, memory.unreadable
 
 
 def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSettings) -> list[str]:

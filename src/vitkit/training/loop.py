@@ -6,7 +6,7 @@ What a step does is in `step.py`, and which images it gets in `sampling.py`.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,13 +17,12 @@ from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
 from vitkit.runtime.engine import Engine
 from vitkit.training.position import Position
-from vitkit.training.sampling import Examples, batches, steps_per_epoch
+from vitkit.training.sampling import EVALUATION_BATCH, Examples, batches, steps_per_epoch
 from vitkit.training.schedule import Pace, pace
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Learner, train_step
 from vitkit.training.tune import set_training_mode
 
-EVALUATION_BATCH = 64  # images
 LISTEN_EVERY = 0.1  # seconds
 SCORING_SHARE = 0.05  # of a run by the clock goes into validation and saving, at most
 FORWARD_SHARE = 0.4  # of the time of a training step that an image takes to be scored, at most
@@ -105,7 +104,9 @@ def train_epoch(
     started = spoke = time.perf_counter()
     before = dataclasses.replace(position)
     set_training_mode(learner.model)
-    for left, (rows, images) in zip(range(len(plan))[::-1], read(train, plan), strict=True):
+    crop = None if train.in_memory else settings.augment.crop
+    images_of = train.read(plan, crop=crop, seed=settings.seed, first=position.step)
+    for left, rows, images in zip(range(len(plan))[::-1], plan, images_of, strict=True):
         result = train_step(learner, images, train.labels[rows], now())
         if result.finite:
             totals += result.totals
@@ -126,12 +127,6 @@ def train_epoch(
             position.loss_sum, position.correct = totals.tolist()
             return False
     return True
-
-
-def read(train: Examples, plan: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows of each batch with its images, (B, C, h, w) uint8."""
-    for rows in plan:
-        yield rows, train.images[rows]
 
 
 def count_step(position: Position, images: int, finite: bool, settings: TrainSettings) -> None:
@@ -204,8 +199,8 @@ def validate(learner: Learner, val: Examples) -> tuple[float | None, float | Non
 
 def predictions(engine: Engine, examples: Examples) -> Iterator[Tensor]:
     """Probabilities of a split batch by batch, (B, K), in the order of its rows."""
-    for rows in examples.rows.split(EVALUATION_BATCH):
-        yield engine.probabilities(examples.images[rows])
+    for images in examples.read(examples.rows.split(EVALUATION_BATCH)):
+        yield engine.probabilities(images)
 
 
 def _phase(settings: TrainSettings, epoch: int) -> str:

@@ -110,20 +110,24 @@ def parameter_groups(
 
 
 def hidden_matrices(model: Backbone) -> set[str]:
-    """Names of the parameters that Muon is for: matrices and kernels inside blocks.
+    """Names of the parameters that Muon is for: matrices inside blocks, and kernels of convolutions.
 
-    Not those of the embedding, the heads and what pools, nor tables of positions, nor the kernels
-    of grouped convolutions, whose filters see different channels and so make no matrix.
+    Not those of the first convolution, which sees pixels, nor of the heads and what pools, nor
+    tables of positions, nor the kernels of grouped convolutions, whose filters see different
+    channels and so make no matrix.
     """
-    layers, spared = model.layer_of_parameters(), model.no_weight_decay()
+    layers = model.layer_of_parameters()
     heads = max(layers.values())
-    grouped = {
+    parameters = dict(model.named_parameters())
+    kernels = [name for name, parameter in parameters.items() if parameter.ndim == 4]
+    others = model.no_weight_decay() | _grouped_kernels(model) | set(kernels[:1])
+    inside = {name for name, p in parameters.items() if p.ndim > 1 and 0 < layers[name] < heads}
+    return (inside | set(kernels)) - others
+
+
+def _grouped_kernels(model: nn.Module) -> set[str]:
+    return {
         f"{name}.weight"
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d) and module.groups > 1
-    }
-    return {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and 0 < layers[name] < heads and name not in spared | grouped
     }

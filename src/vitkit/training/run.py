@@ -156,7 +156,11 @@ def train(
     started = time.perf_counter()
     prepared = prepare(data, resolved, resume=resume, listen=listen)
     directory = directory or new_directory(data, resolved)
-    with own_state(resolved.settings.threads), claimed(directory, resume):
+    with (
+        own_state(resolved.settings.threads),
+        claimed(directory, resume),
+        contextlib.ExitStack() as stack,
+    ):
         dataset = read_dataset(
             prepared.source,
             prepared.preprocess,
@@ -165,6 +169,7 @@ def train(
             resume=resume,
             listen=listen,
         )
+        stack.callback(dataset.close)
         if not resume:
             write_dataset(directory, prepared.source, dataset)
         environment = describe_environment(prepared.device, resolved.settings)
@@ -204,7 +209,7 @@ def train_prepared(
 ) -> bool:
     """Train from `position` or from `last/`, saving after every epoch; False if stopped."""
     settings = prepared.resolved.settings
-    learner = make_learner(prepared)
+    learner = make_learner(prepared, cropped=not dataset.examples["train"].in_memory)
     if resume and (directory / files.LAST).is_dir():
         position = load_state(directory / files.LAST, learner)
     keep_metrics(directory / files.METRICS, position.step)
@@ -248,8 +253,8 @@ def train_prepared(
     return finished
 
 
-def make_learner(prepared: Prepared) -> Learner:
-    """The model with its optimiser, weight average and teacher."""
+def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
+    """The model with its optimiser, weight average and teacher; images may come `cropped`."""
     settings, model = prepared.resolved.settings, prepared.model
     network: Network = Heads(model, taught=prepared.teacher is not None)
     if settings.compile:
@@ -273,6 +278,7 @@ def make_learner(prepared: Prepared) -> Learner:
         preprocess=prepared.preprocess,
         device=prepared.device,
         settings=settings,
+        cropped=cropped,
     )
 
 

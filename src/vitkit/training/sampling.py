@@ -1,23 +1,50 @@
 """Which images an epoch shows, and in which batches."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vitkit.data.crop import RandomCrop
+from vitkit.data.stream import Stream
 from vitkit.training.settings import TrainSettings
+
+EVALUATION_BATCH = 64  # images
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Images in memory, and which of them belong to a split."""
+    """Images, in memory or read when they are needed, and which of them belong to a split."""
 
-    images: Tensor  # (N, C, h, w) uint8, shared by all splits
+    images: Tensor | Stream  # (N, C, h, w) uint8, shared by all splits
     labels: Tensor  # (N,) int64
     rows: Tensor  # (n,) int64, the rows of this split
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing has to be read any more."""
+        return isinstance(self.images, Tensor)
+
+    def read(
+        self,
+        plan: Sequence[Tensor],
+        *,
+        crop: RandomCrop | None = None,
+        seed: int = 0,
+        first: int = 0,
+    ) -> Iterator[Tensor]:
+        """The images of each batch of rows, (B, C, h, w) uint8.
+
+        Those that are read only now are cropped on the way, at random by `seed` and the number of
+        the batch, from `first`; those in memory are not.
+        """
+        if isinstance(self.images, Tensor):
+            return (self.images[rows] for rows in plan)
+        return self.images.batches(plan, crop=crop, seed=seed, first=first)
 
 
 def steps_per_epoch(images: int, settings: TrainSettings) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from vitkit.data.augment.pipeline import Augment
+from vitkit.data.crop import RandomCrop
 from vitkit.data.mix import Mix
 from vitkit.runtime.device import Precision
 
@@ -63,6 +64,7 @@ class DataSettings(Section):
     max_megapixels: Positive = 50.0  # per image, from its header
     max_megabytes: Positive = 64.0  # per image file
     memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
+    loading: Literal["auto", "memory", "stream"] = "auto"  # decode once, or for every epoch
     workers: Count | None = None  # that decode; None: one per core
 
 
@@ -82,11 +84,20 @@ class AugmentSettings(Section):
     repeats: Count = 1  # times that an image comes in a row, an epoch having as many images
     until: Portion = 1.0  # share of the run after which only mirror, shift and scale go on
 
-    def pipeline(self, *, late: bool = False) -> Augment:
-        """The changes of a batch; `late` ones come after the share `until` of a run."""
+    def pipeline(self, *, late: bool = False, cropped: bool = False) -> Augment:
+        """The changes of a batch; `late` ones come after the share `until` of a run.
+
+        Images that were `cropped` when they were read are not cropped again.
+        """
         given = self.model_dump(exclude={"repeats", "until"})
         strong = {"policy": "none", "jitter": 0.0, "erase": 0.0} if late else {}
-        return Augment(**{**given, **strong})
+        crop = {"scale": None} if cropped else {}
+        return Augment(**{**given, **strong, **crop})
+
+    @property
+    def crop(self) -> RandomCrop | None:
+        """The random-resized crop of an image that is being read."""
+        return None if self.scale is None else RandomCrop(self.scale, self.ratio)
 
 
 class MixSettings(Section):

@@ -35,6 +35,7 @@ class Learner:
     preprocess: Preprocess
     device: torch.device
     settings: TrainSettings
+    cropped: bool = False  # images are cropped at random before they come
 
     @property
     def predictor(self) -> Backbone:
@@ -114,7 +115,8 @@ def model_input(
 ) -> tuple[Tensor, Tensor]:
     """Images changed at random, normalised and mixed, and the shares of their classes, (B, K)."""
     settings = learner.settings
-    augment: Augment = settings.augment.pipeline(late=pace.share >= settings.augment.until)
+    late = pace.share >= settings.augment.until
+    augment: Augment = settings.augment.pipeline(late=late, cropped=learner.cropped)
     x = learner.preprocess.normalise(augment(images))
     targets = F.one_hot(labels, learner.model.num_classes).float()
     if pace.share < settings.mix.until:
