@@ -1,7 +1,7 @@
 """The images of a run, in memory or to be read, and the split that each belongs to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -86,6 +86,11 @@ def read_dataset(
         examples[name] = Examples(images, labels, torch.tensor(rows, dtype=torch.int64))
     check_trained(source, examples["train"])
     summary = summarise(source, chosen, keys, unreadable)
+    if settings.data.fraction < 1:
+        examples["train"] = share_of(examples["train"], settings.data.fraction, settings.seed)
+        used = examples["train"].labels[examples["train"].rows]
+        counts = torch.bincount(used, minlength=len(source.classes)).tolist()
+        summary = replace(summary, counts={**summary.counts, "train": counts})
     announce(summary, {name: len(part) for name, part in examples.items()}, listen)
     return Dataset(images, examples, chosen, keys, summary)
 
@@ -124,6 +129,19 @@ def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSet
     for index, split in zip(readable, resolved, strict=True):
         chosen[index] = split
     return chosen
+
+
+def share_of(train: Examples, fraction: float, seed: int) -> Examples:
+    """A share of every class's images, at least one, drawn by `seed`; the rest is not used.
+
+    A smaller share lies within a larger one, so that runs on several differ in their number only.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = train.rows[torch.randperm(len(train), generator=generator)]
+    labels = train.labels[rows]
+    members = [rows[labels == label] for label in labels.unique()]
+    kept = torch.cat([some[: max(round(fraction * len(some)), 1)] for some in members])
+    return replace(train, rows=kept.sort().values)
 
 
 def check_trained(source: Source, train: Examples) -> None:
