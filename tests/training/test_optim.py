@@ -157,7 +157,7 @@ def test_heads_come_first_at_the_full_rate() -> None:
         assert count == len(list(model.parameters()))
 
 
-def test_muon_has_the_matrices_inside_blocks_and_its_own_rate() -> None:
+def test_muon_has_the_hidden_matrices_and_its_own_rate() -> None:
     model = small("vit_tiny_patch16_224")
     optimizer = make_optimizer(
         model, name="muon", lr=0.01, weight_decay=0.3, muon_lr=0.05, layer_decay=0.5
@@ -186,8 +186,18 @@ def test_muon_has_the_matrices_inside_blocks_and_its_own_rate() -> None:
             ("cpb_mlp", "logit_scale", "patch_embed", "head", "norm", "bias"),
         ),
         ("swin_tiny_patch4_window7_224", {"layers.3.blocks.1.mlp.fc2.weight"}, ("table", "norm")),
-        ("vit_base_r50_s16_224", {"blocks.11.mlp.fc1.weight"}, ("patch_embed", "pos_embed")),
-        ("cct_7_3x1_32", {"blocks.6.attn.qkv.weight"}, ("tokenizer", "pool", "pos_embed")),
+        (
+            "vit_base_r50_s16_224",
+            {"blocks.11.mlp.fc1.weight", "patch_embed.backbone.stages.0.blocks.0.conv2.weight"},
+            ("backbone.stem.conv", "pos_embed", "norm"),
+        ),
+        ("vitc_1gf_224", {"patch_embed.proj.weight"}, ("head", "pos_embed", "cls_token")),
+        ("vit_tiny_patch16_224", {"blocks.0.attn.proj.weight"}, ("patch_embed", "cls_token")),
+        (
+            "cct_7_3x2_32",
+            {"blocks.6.attn.qkv.weight", "tokenizer.convs.1.weight"},
+            ("tokenizer.convs.0", "pool", "pos_embed"),
+        ),
         ("resnet18", {"layer1.0.conv1.weight", "layer2.0.downsample.0.weight"}, ("fc", "bn")),
         ("regnety_002", {"s1.b1.conv1.conv.weight", "s1.b1.se.fc1.weight"}, ("conv2", "stem")),
         ("convnet_3_32", {"convs.1.conv.weight", "convs.2.conv.weight"}, ("convs.0", "head")),

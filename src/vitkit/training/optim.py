@@ -110,19 +110,24 @@ def parameter_groups(
 
 
 def hidden_matrices(model: Backbone) -> set[str]:
-    """Names of the parameters that Muon is for: matrices inside blocks, and kernels of convolutions.
+    """Names of the parameters that Muon is for: matrices inside blocks, kernels of convolutions.
 
     Not those of the first convolution, which sees pixels, nor of the heads and what pools, nor
     tables of positions, nor the kernels of grouped convolutions, whose filters see different
     channels and so make no matrix.
     """
-    layers = model.layer_of_parameters()
+    layers, pixels = model.layer_of_parameters(), model.config.in_channels
     heads = max(layers.values())
-    parameters = dict(model.named_parameters())
-    kernels = [name for name, parameter in parameters.items() if parameter.ndim == 4]
-    others = model.no_weight_decay() | _grouped_kernels(model) | set(kernels[:1])
-    inside = {name for name, p in parameters.items() if p.ndim > 1 and 0 < layers[name] < heads}
-    return (inside | set(kernels)) - others
+    others = model.no_weight_decay() | _grouped_kernels(model)
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if name not in others
+        and (
+            (parameter.ndim > 1 and 0 < layers[name] < heads)
+            or (parameter.ndim == 4 and layers[name] == 0 and parameter.shape[1] != pixels)
+        )
+    }
 
 
 def _grouped_kernels(model: nn.Module) -> set[str]:
