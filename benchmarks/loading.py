@@ -1,0 +1,175 @@
+"""Images per second of vitkit's reading processes and of timm's loader, of the same work.
+
+Both read the same JPEG files of 500x375 pixels, cut out a random part, bring it to 224 pixels a
+side, mirror half of the images and normalise: float32 batches in memory. timm takes turns without
+and with its prefetcher, which normalises whole batches as vitkit does. First the same box of the
+same file must give the same input, to a level of 255.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import timm
+import torch
+from PIL import Image
+from timm.data import create_dataset, create_loader
+from torch import Tensor
+
+import vitkit
+from vitkit.data.augment.geometry import mirror
+from vitkit.data.crop import RandomCrop, resize
+from vitkit.data.image import View
+from vitkit.data.sources import Source, open_source
+from vitkit.data.stream import Stream
+from vitkit.data.transforms import Preprocess
+
+WIDTH, HEIGHT, QUALITY, SIDE, BATCH = 500, 375, 90, 224, 64
+CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+PREPROCESS = Preprocess(image_size=(SIDE, SIDE), interpolation="bicubic")
+WARM = 1  # turns that are not counted
+
+Epoch = Callable[[], Iterator[Tensor]]
+
+
+def write_images(folder: Path, count: int) -> None:
+    """JPEGs like photographs: noise of three low frequencies, and a grain."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        pixels = 120 + random.normal(0, 6, (HEIGHT, WIDTH, 1))
+        for cells, strength in ((6, 60), (24, 30), (96, 14)):
+            noise = random.normal(0, 1, (3, cells, cells)).astype(np.float32)
+            planes = [
+                np.asarray(Image.fromarray(plane).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+                for plane in noise
+            ]
+            pixels = pixels + strength * np.stack(planes, axis=2)
+        path = folder / "ab"[number % 2] / f"{number:05}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
+
+
+def timm_loader(folder: Path, workers: int, *, prefetcher: bool) -> Any:
+    return create_loader(
+        create_dataset("", root=str(folder)),
+        input_size=(3, SIDE, SIDE),
+        batch_size=BATCH,
+        is_training=True,
+        scale=CROP.scale,
+        ratio=CROP.ratio,
+        color_jitter=None,
+        interpolation=PREPROCESS.interpolation,
+        mean=PREPROCESS.mean,
+        std=PREPROCESS.std,
+        num_workers=workers,
+        device=torch.device("cpu"),
+        use_prefetcher=prefetcher,
+    )
+
+
+def check_equal(folder: Path, source: Source) -> None:
+    """Fix box and mirroring of both; the inputs must agree."""
+    box = View(31, 20, 300, 410, (SIDE, SIDE))
+    part = source.read(7, lambda height, width: box)
+    ours = PREPROCESS.normalise(resize(part, (SIDE, SIDE), PREPROCESS.interpolation)[None])[0]
+    loader = timm_loader(folder, 0, prefetcher=False)
+    crop, flip, *_ = loader.dataset.transform.transforms
+    crop.get_params = lambda *_: (box.top, box.left, box.height, box.width)
+    flip.p = 0.0
+    theirs, _ = loader.dataset[7]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2 / 255 + 1e-6)  # a level, over std 0.5
+
+
+def our_epochs(stream: Stream, images: int) -> Epoch:
+    def epoch() -> Iterator[Tensor]:
+        plan = torch.randperm(images).split(BATCH)[: images // BATCH]
+        for batch in stream.batches(plan, crop=CROP, seed=int(torch.randint(2**31, ()))):
+            yield PREPROCESS.normalise(mirror(batch, torch.rand(len(batch)) < 0.5))
+
+    return epoch
+
+
+def timm_epochs(loader: Any) -> Epoch:
+    return lambda: (images for images, _ in loader)
+
+
+def take_turns(contestants: dict[str, Epoch], turns: int) -> dict[str, list[float]]:
+    """Images per second of each turn, an epoch of each contestant."""
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(WARM + turns):
+        for name, epoch in contestants.items():
+            started = time.perf_counter()
+            images = sum(len(batch) for batch in epoch())
+            rates[name].append(images / (time.perf_counter() - started))
+    return {name: values[WARM:] for name, values in rates.items()}
+
+
+def compare(folder: Path, images: int, workers: int, turns: int) -> dict[str, Any]:
+    """Run all three and describe what came out."""
+    source = open_source(folder)
+    check_equal(folder, source)
+    with Stream(source, PREPROCESS, batch_size=BATCH, workers=workers) as stream:
+        rates = take_turns(
+            {
+                "timm": timm_epochs(timm_loader(folder, workers, prefetcher=False)),
+                "timm_prefetcher": timm_epochs(timm_loader(folder, workers, prefetcher=True)),
+                "vitkit": our_epochs(stream, images),
+            },
+            turns,
+        )
+    result: dict[str, Any] = {
+        "images_per_second": {name: round(statistics.median(r)) for name, r in rates.items()}
+    }
+    for name in ("timm", "timm_prefetcher"):
+        pairs = zip(rates["vitkit"], rates[name], strict=True)
+        low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
+        result[f"ratio_to_{name}"] = round(middle, 2)
+        result[f"ratio_to_{name}_quartiles"] = [round(low, 2), round(high, 2)]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
+    parser.add_argument("--machine", default="", help="a word about the processor")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), arguments.images)
+        result = compare(Path(folder), arguments.images, arguments.workers, arguments.turns)
+    result |= {
+        "images": arguments.images,
+        "pixels": f"{WIDTH}x{HEIGHT} to {SIDE}x{SIDE}",
+        "interpolation": PREPROCESS.interpolation,
+        "batch_size": BATCH,
+        "dtype": "float32",
+        "workers": arguments.workers,
+        "threads": arguments.threads,
+        "machine": arguments.machine,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "pillow": PIL.__version__,
+        "vitkit": vitkit.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
