@@ -156,8 +156,8 @@ def test_resize_matches_pillow(
     picture = Image.fromarray(image[..., 0] if channels == 1 else image)
     expected = np.asarray(picture.resize((40, 30), RESAMPLING[interpolation]))
     expected = expected.reshape(30, 40, channels).transpose(2, 0, 1)
-    np.testing.assert_allclose(given.numpy().astype(int), expected.astype(int), atol=1)
-    assert (given.numpy() != expected).mean() < 0.02
+    gap = np.abs(given.numpy().astype(int) - expected)
+    assert gap.max() <= 2 * fast and (gap > 1).mean() < 0.001 and gap.mean() < 0.02
 
 
 def shown_by_pillow(path: Path, view: View, preprocess: Preprocess) -> np.ndarray:
@@ -177,7 +177,7 @@ def shown_by_pillow(path: Path, view: View, preprocess: Preprocess) -> np.ndarra
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("size", "worst", "mean"),
-    [((70, 90), 2, 0.05), ((12, 16), 6, 1.2)],  # the larger size leaves no room for a reduction
+    [((70, 90), 2, 0.2), ((12, 16), 6, 1.2)],  # the larger size leaves no room for a reduction
 )
 def test_a_crop_shows_what_pillow_shows(
     source: Source, channels: int, size: tuple[int, int], worst: int, mean: float
