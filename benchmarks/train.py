@@ -27,11 +27,13 @@ import vitkit
 from vitkit.models.vit import ViT
 from vitkit.progress import silent
 from vitkit.runtime.engine import Engine
-from vitkit.training import loop
 from vitkit.training.config import resolve
 from vitkit.training.dataset import read_dataset
-from vitkit.training.loop import Examples, Learner
+from vitkit.training.loop import predictions
 from vitkit.training.run import make_learner, prepare
+from vitkit.training.sampling import Examples, batches, steps_per_epoch
+from vitkit.training.schedule import Pace
+from vitkit.training.step import Learner, train_step
 
 WIDTH, DEPTH, HEADS, PATCH, SIDE, BATCH = 128, 4, 4, 4, 32, 128
 SETTINGS = (
@@ -124,12 +126,13 @@ def plain_steps(model: PlainViT, train: Examples, epochs: int, lr: float) -> Ite
 
 def our_steps(learner: Learner, train: Examples) -> Iterator[int]:
     """vitkit's loop, step by step."""
-    steps = loop.steps_per_epoch(len(train), learner.settings)
+    settings = learner.settings
+    total = steps_per_epoch(len(train), settings) * settings.epochs
+    plan = [rows for epoch in range(settings.epochs) for rows in batches(train, settings, epoch)]
     learner.model.train()
-    for epoch in range(learner.settings.epochs):
-        for index, rows in enumerate(loop.batches(train, learner.settings, epoch)):
-            loop.train_step(learner, train, rows, epoch * steps + index, steps)
-            yield len(rows)
+    for step, (rows, images) in enumerate(zip(plan, train.read(plan), strict=True)):
+        train_step(learner, images, train.labels[rows], Pace(step, total))
+        yield len(rows)
 
 
 def take_turns(contestants: dict[str, Iterator[int]]) -> dict[str, list[float]]:
@@ -159,7 +162,7 @@ def plain_accuracy(model: PlainViT, test: Examples) -> float:
 
 def our_accuracy(learner: Learner, test: Examples) -> float:
     engine = Engine(learner.predictor, learner.preprocess, device=learner.device)
-    answers = torch.cat([p.argmax(dim=1) for p in loop.predictions(engine, test)])
+    answers = torch.cat([p.argmax(dim=1) for p in predictions(engine, test)])
     return float((answers == test.labels[test.rows]).float().mean())
 
 

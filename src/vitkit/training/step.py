@@ -113,16 +113,16 @@ def backward(
 def model_input(
     learner: Learner, images: Tensor, labels: Tensor, pace: Pace
 ) -> tuple[Tensor, Tensor]:
-    """Images changed at random, normalised and mixed, and the shares of their classes, (B, K)."""
+    """Images changed at random, normalised, erased and mixed, and the shares of their classes, (B, K)."""
     settings = learner.settings
     late = pace.share >= settings.augment.until
     augment: Augment = settings.augment.pipeline(late=late, cropped=learner.cropped)
-    x = learner.preprocess.normalise(augment(images))
+    x = augment.erased(learner.preprocess.normalise(augment(images)))
     targets = F.one_hot(labels, learner.model.num_classes).float()
     if pace.share < settings.mix.until:
         mix: Mix = settings.mix.mixer()
         x, targets = mix(x, targets)
-    return augment.erased(x), targets
+    return x, targets
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, settings: TrainSettings) -> None:

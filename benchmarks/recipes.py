@@ -1,0 +1,139 @@
+"""What recipes reach in a given time: whole runs of `vitkit train`, each from several seeds.
+
+    python -m benchmarks.recipes cifar10 --out benchmarks/results/recipe-cifar10.json
+    python -m benchmarks.recipes flowers --out benchmarks/results/recipe-flowers.json
+    python -m benchmarks.recipes distillation --out benchmarks/results/recipe-distillation.json
+
+Each is what a user would type: nothing is given but the data and the time. The accuracy is that of
+the test images (for flowers a fifth that the run holds out), once, after training. `distillation`
+trains a ResNet as teacher first, and then the same ViT with and without it, for the same time.
+Nothing else should keep the machine busy meanwhile: the time is the clock's.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vitkit
+from vitkit.progress import Progress
+
+CIFAR, FLOWERS = "../shared/data/cifar10-jpeg.zip", "../shared/data/flowers.zip"
+STUDENT = {
+    "model": "deit_tiny_distilled_patch16_224",
+    "recipe": "small",
+    "data.image_size": 32,
+    "model.patch_size": 4,
+    "model.dim": 128,
+    "model.depth": 4,
+    "model.num_heads": 4,
+}
+TEACHER = {"minutes": 20.0}
+
+
+def say(progress: Progress) -> None:
+    if progress.final:
+        figures = "  ".join(f"{name} {value}" for name, value in progress.figures.items())
+        print(f"{progress.phase:<12} {figures}", flush=True)
+
+
+def measure(data: str, directory: Path, **settings: Any) -> dict[str, Any]:
+    """One run: what it reached, and how long the whole of it took."""
+    started = time.perf_counter()
+    run = vitkit.train(data, out=directory, listen=say, **settings)
+    seconds = time.perf_counter() - started
+    assert run.evaluation is not None
+    last = run.metrics[-1]
+    return {
+        "top1": round(run.evaluation.top1, 4),
+        "images": run.evaluation.images,
+        "seconds": round(seconds, 1),
+        "epochs": last["epoch"],
+        "images_per_second": round(last["images_per_second"]),
+        "model": json.loads((directory / "best" / "config.json").read_text())["vitkit"],
+    }
+
+
+def seeds(data: str, folder: Path, count: int, **settings: Any) -> dict[str, Any]:
+    """The same run from several seeds."""
+    runs = [measure(data, folder / f"seed{n}", seed=n, **settings) for n in range(count)]
+    mean = statistics.fmean(run["top1"] for run in runs)
+    return {"settings": settings, "top1_mean": round(mean, 4), "runs": runs}
+
+
+def cifar10(data: str | None, folder: Path, minutes: float | None, count: int) -> dict[str, Any]:
+    """The default recipe from scratch, ten minutes."""
+    return seeds(data or CIFAR, folder, count, minutes=minutes or 10.0)
+
+
+def flowers(data: str | None, folder: Path, minutes: float | None, count: int) -> dict[str, Any]:
+    """The same on a user's folder, five minutes."""
+    return seeds(data or FLOWERS, folder, count, minutes=minutes or 5.0)
+
+
+def distillation(
+    data: str | None, folder: Path, minutes: float | None, count: int
+) -> dict[str, Any]:
+    """A ViT with the distillation token, without a teacher and with one."""
+    data, time_given = data or CIFAR, minutes or 10.0
+    teacher = measure(data, folder / "teacher", model="resnet18", recipe="teacher-cifar", **TEACHER)
+    alone = seeds(data, folder / "alone", count, minutes=time_given, **STUDENT)
+    taught = seeds(
+        data,
+        folder / "taught",
+        count,
+        minutes=time_given,
+        teacher=str(folder / "teacher"),
+        **STUDENT,
+    )
+    gain = taught["top1_mean"] - alone["top1_mean"]
+    return {"teacher": teacher, "alone": alone, "taught": taught, "gain": round(gain, 4)}
+
+
+CLAIMS: dict[str, Callable[[str | None, Path, float | None, int], dict[str, Any]]] = {
+    "cifar10": cifar10,
+    "flowers": flowers,
+    "distillation": distillation,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("claim", choices=CLAIMS)
+    parser.add_argument("--data")
+    parser.add_argument("--minutes", type=float, help="of each run, instead of the claim's own")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--machine", default="", help="a word about the processor")
+    parser.add_argument("--keep", type=Path, help="leave the runs there")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.keep or Path(scratch)
+        claim = CLAIMS[arguments.claim]
+        result = claim(arguments.data, folder, arguments.minutes, arguments.seeds)
+    result |= {
+        "claim": arguments.claim,
+        "load_before": round(load, 2),
+        "threads": torch.get_num_threads(),
+        "machine": arguments.machine,
+        "torch": torch.__version__,
+        "vitkit": vitkit.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+    text = json.dumps(result, indent=2, default=str)
+    print(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
