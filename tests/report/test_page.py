@@ -16,7 +16,8 @@ from vitkit.data.audit import DataSummary
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
 from vitkit.report import page as page_module
 from vitkit.report.contents import Mistake, Report
-from vitkit.report.page import duration, percent, render, write_report
+from vitkit.report.frame import duration, percent
+from vitkit.report.page import render, write_report
 from vitkit.training.config import Setting
 
 VOID = {"meta", "link", "img", "br"}

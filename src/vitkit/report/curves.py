@@ -1,15 +1,18 @@
-"""Line charts against epochs: numbers in, SVG coordinates out (`page.html` draws them)."""
+"""Line charts: numbers in, SVG coordinates out (`parts.html` draws them)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 WIDTH = 360  # user units, about one CSS pixel each on a phone
-LEFT, RIGHT, TOP, BOTTOM = 40, 72, 10, 34  # margins: values, names of lines, air, epochs
+LEFT, RIGHT, TOP, BOTTOM = 40, 72, 10, 34  # margins: values, names of lines, air, axis
 LABEL_HEIGHT = 28  # the name of a line and its last value below it
+INLINE_HEIGHT = 16  # both beside one another, where the right margin is wide
 SMALL = 150  # charts lower than this have half as many values on their axis
 
 Point = tuple[float, float]
+Values = Sequence[tuple[float, float | None]]  # (x, value); None or not finite: a gap
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,19 @@ class Line:
     end: Point
     label_y: float
     value: str
+    tone: str = ""  # class of the style sheet
+    marks: tuple[Point, ...] = ()  # dots
+    whiskers: str = ""  # path of the errors
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis; `low` and `high` are its ends, ticks (value, text)."""
+
+    title: str
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Chart:
     title: str
     summary: str  # the same in words
     height: int
+    x_title: str
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     lines: tuple[Line, ...]
@@ -40,6 +57,16 @@ class Chart:
     @property
     def bottom(self) -> int:
         return self.height - BOTTOM
+
+    @property
+    def named(self) -> bool:
+        """Whether lines bear their names: one alone has the title's."""
+        return len(self.lines) > 1
+
+    @property
+    def inline(self) -> bool:
+        """Whether there is room for a line's name and value beside one another."""
+        return self.named and self.width - self.right > RIGHT
 
 
 def draw(
@@ -55,38 +82,70 @@ def draw(
 
     Values that are None or not finite leave a gap; `limits` fix an end of the vertical axis.
     """
-    finite = {name: _finite(epochs, values) for name, values in series.items()}
+    points = {n: list(zip(epochs, values, strict=True)) for n, values in series.items()}
+    tones = {name: "main" for name in list(series)[1:]}  # the last of two stands out
+    axis = epoch_axis(epochs[0], epochs[-1]) if epochs else epoch_axis(0, 0)
+    return plot(title, points, axis, text, height=height, limits=limits, tones=tones)
+
+
+def epoch_axis(first: int, last: int) -> Axis:
+    """An axis of whole epochs."""
+    ticks = tuple((float(epoch), str(epoch)) for epoch in epoch_ticks(first, last))
+    return Axis("epoch", first, last, ticks)
+
+
+def plot(
+    title: str,
+    series: Mapping[str, Values],
+    axis: Axis,
+    text: Callable[[float], str],
+    *,
+    width: int = WIDTH,
+    height: int = 220,
+    right: int = RIGHT,
+    limits: tuple[float | None, float | None] = (None, None),
+    tones: Mapping[str, str] | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> Chart | None:
+    """Lines along an axis, each with its own points; None where no value is finite.
+
+    `limits` fix an end of the vertical axis, `right` is the margin for the names of lines, and
+    `errors` are the half-widths of whiskers, one for each finite point of a line.
+    """
+    finite = {name: _finite(values) for name, values in series.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
         return None
-    values = [value for points in finite.values() for _, value in points]
-    low, high = limits
-    y_ticks = nice_ticks(
-        min(values) if low is None else low,
-        max(values) if high is None else high,
-        intervals=2 if height < SMALL else 4,
-    )
-    x = _scale(epochs[0], epochs[-1], LEFT, WIDTH - RIGHT)
+    y_ticks = _y_ticks(finite, errors or {}, height, limits)
+    x = _scale(axis.low, axis.high, LEFT, width - right)
     y = _scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP)
+
     ends = [y(points[-1][1]) for points in finite.values()]
-    label_ys = spread(ends, LABEL_HEIGHT, TOP + 8, height - BOTTOM - 12) if len(ends) > 1 else ends
+    gap = INLINE_HEIGHT if right > RIGHT else LABEL_HEIGHT
+    label_ys = spread(ends, gap, TOP + 8, height - BOTTOM - 12) if len(ends) > 1 else ends
     return Chart(
         title=title,
-        summary=f"{title} by epoch: "
+        summary=f"{title} by {axis.title}: "
         + "; ".join(f"{n} from {text(p[0][1])} to {text(p[-1][1])}" for n, p in finite.items()),
         height=height,
-        x_ticks=tuple((x(epoch), str(epoch)) for epoch in epoch_ticks(epochs[0], epochs[-1])),
+        x_title=axis.title,
+        x_ticks=tuple((x(value), words) for value, words in axis.ticks),
         y_ticks=tuple((y(value), f"{value:g}") for value in y_ticks),
         lines=tuple(
             Line(
                 name=name,
-                path=_path(epochs, [(e, (x(e), y(v))) for e, v in points]),
+                path=_path([(x(at), y(v) if _is_finite(v) else None) for at, v in series[name]]),
                 end=(x(points[-1][0]), y(points[-1][1])),
                 label_y=label_y,
                 value=text(points[-1][1]),
+                tone=(tones or {}).get(name, ""),
+                marks=tuple((x(at), y(v)) for at, v in (points if errors else points[-1:])),
+                whiskers=_whiskers(points, (errors or {}).get(name, ()), x, y),
             )
             for (name, points), label_y in zip(finite.items(), label_ys, strict=True)
         ),
+        width=width,
+        right=width - right,
     )
 
 
@@ -120,9 +179,29 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     return [placed[order.index(i)] + shift for i in range(len(placed))]
 
 
-def _finite(epochs: Sequence[int], values: Sequence[float | None]) -> list[tuple[int, float]]:
-    pairs = zip(epochs, values, strict=True)
-    return [(epoch, v) for epoch, v in pairs if v is not None and math.isfinite(v)]
+def _finite(values: Values) -> list[Point]:
+    return [(at, v) for at, v in values if _is_finite(v)]
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _y_ticks(
+    finite: Mapping[str, Sequence[Point]],
+    errors: Mapping[str, Sequence[float]],
+    height: int,
+    limits: tuple[float | None, float | None],
+) -> list[float]:
+    """Values of the vertical axis, around all points and their whiskers."""
+    reach = [max(errors.get(name, ()), default=0.0) for name in finite]
+    low, high = limits
+    pairs = list(zip(finite.values(), reach, strict=True))
+    if low is None:
+        low = min(value - more for points, more in pairs for _, value in points)
+    if high is None:
+        high = max(value + more for points, more in pairs for _, value in points)
+    return nice_ticks(low, high, intervals=2 if height < SMALL else 4)
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -131,12 +210,25 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
     return lambda value: start + (stop - start) * (value - low) / (high - low)
 
 
-def _path(epochs: Sequence[int], points: Sequence[tuple[int, Point]]) -> str:
+def _path(points: Values) -> str:
     """An SVG path through `points`; "h0" makes a dot of one that stands alone."""
-    before = dict(zip(epochs[1:], epochs[:-1], strict=True))
-    parts, last = [], None
-    for epoch, (x, y) in points:
-        joined = last is not None and before[epoch] == last
-        parts.append(f"L{x:.1f} {y:.1f}" if joined else f"M{x:.1f} {y:.1f}h0")
-        last = epoch
+    parts, joined = [], False
+    for x, y in points:
+        if y is not None:
+            parts.append(f"L{x:.1f} {y:.1f}" if joined else f"M{x:.1f} {y:.1f}h0")
+        joined = y is not None
     return "".join(parts)
+
+
+def _whiskers(
+    points: Sequence[Point],
+    errors: Sequence[float],
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+) -> str:
+    """An SVG path of the errors of points, if they have some."""
+    pairs = zip(points, errors, strict=True) if errors else ()
+    return "".join(
+        f"M{x(at):.1f} {y(value - error):.1f}V{y(value + error):.1f}"
+        for (at, value), error in pairs
+    )
