@@ -113,7 +113,7 @@ def backward(
 def model_input(
     learner: Learner, images: Tensor, labels: Tensor, pace: Pace
 ) -> tuple[Tensor, Tensor]:
-    """Images changed at random, normalised, erased and mixed, and the shares of their classes, (B, K)."""
+    """Images changed at random, normalised, erased, mixed; the shares of their classes, (B, K)."""
     settings = learner.settings
     late = pace.share >= settings.augment.until
     augment: Augment = settings.augment.pipeline(late=late, cropped=learner.cropped)

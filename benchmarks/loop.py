@@ -1,0 +1,101 @@
+"""Whether data ever holds training up: whole steps against steps on one batch that is ready.
+
+    python -m benchmarks.loop --threads 2 --out benchmarks/results/loop-cpu.json
+
+Both sides run the default recipe's forward, backward, optimiser and weight average on CIFAR-10 in
+memory, and take turns. One side gathers each batch, changes it at random and normalises it first;
+the other gets the same normalised batch over and over. A share of 1 would be data for nothing.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vitkit
+from vitkit.progress import silent
+from vitkit.training import step as steps
+from vitkit.training.dataset import read_dataset
+from vitkit.training.plan import plan
+from vitkit.training.run import make_learner, prepare
+from vitkit.training.sampling import batches
+from vitkit.training.schedule import Pace
+from vitkit.training.step import train_step
+
+TURN, TURNS, WARM = 10, 15, 3  # steps of a turn, turns, and those that are not counted
+
+
+def timed(turn: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    turn()
+    return time.perf_counter() - started
+
+
+def compare(data: str, overrides: list[str]) -> dict[str, Any]:
+    """The share of its speed that the loop keeps."""
+    resolved = plan(data, overrides)
+    prepared = prepare(data, resolved)
+    dataset = read_dataset(prepared.source, prepared.preprocess, resolved.settings, listen=silent)
+    train = dataset.examples["train"]
+    whole, fixed = make_learner(prepared), make_learner(prepared)
+    rows = batches(train, resolved.settings, epoch=0)
+    pace = Pace(1, 10_000)
+    images = next(train.read(rows[:1]))
+    ready = steps.model_input(fixed, images, train.labels[rows[0]], pace)
+
+    def whole_turn() -> None:
+        plan_of_turn = rows[:TURN]
+        for some, taken in zip(plan_of_turn, train.read(plan_of_turn), strict=True):
+            train_step(whole, taken, train.labels[some], pace)
+
+    def fixed_turn() -> None:
+        given = steps.model_input
+        steps.model_input = lambda *_: ready
+        try:
+            for _ in range(TURN):
+                train_step(fixed, images, train.labels[rows[0]], pace)
+        finally:
+            steps.model_input = given
+
+    shares = [timed(fixed_turn) / timed(whole_turn) for _ in range(TURNS)][WARM:]
+    quarters = statistics.quantiles(shares, n=4)
+    return {
+        "share": round(statistics.median(shares), 3),
+        "share_quartiles": [round(quarters[0], 3), round(quarters[2], 3)],
+        "model": resolved.settings.architecture,
+        "recipe": resolved.settings.recipe,
+        "batch_size": resolved.settings.batch_size,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--data", default="../shared/data/cifar10-jpeg.zip")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--machine", default="", help="a word about the processor")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = compare(arguments.data, arguments.settings)
+    result |= {
+        "threads": arguments.threads,
+        "machine": arguments.machine,
+        "torch": torch.__version__,
+        "vitkit": vitkit.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out is not None:
+        arguments.out.write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
