@@ -25,10 +25,6 @@ from vitkit.runtime.engine import Engine
 from vitkit.weights import store
 from vitkit.weights.hub import is_reference
 
-# Where a run keeps weights to predict with, the best first. The hidden ones are left by a crash
-# while the others were being replaced.
-OF_A_RUN = ("best", ".best.old", "last", ".last.old")
-
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
@@ -216,7 +212,7 @@ def load(
             raise CheckpointError(
                 f"{path} does not exist; give a run, a checkpoint or a weights file"
             )
-        path = next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
+        path = store.best_of_run(path)
     stored = store.load(path, model=model, listen=listen)
     try:
         preprocess = Preprocess.from_timm(stored.preprocess)

@@ -98,12 +98,10 @@ def find(subject: str, model: str | None) -> Subject:
 
 def open_checkpoint(subject: str, model: str | None) -> Subject:
     """What a checkpoint holds; its tensors are read once, and no model is built around them."""
-    from vitkit.classifier import OF_A_RUN
     from vitkit.models.cost import stored_parameters
-    from vitkit.weights import store
+    from vitkit.weights import hub, store
 
-    places = (Path(subject) / name for name in OF_A_RUN)
-    place = next((str(path) for path in places if path.is_dir()), subject)
+    place = subject if hub.is_reference(subject) else str(store.best_of_run(Path(subject)))
     with Screen() as screen:
         stored = store.load(place, model=model, listen=screen)
     return Subject(

@@ -28,6 +28,10 @@ from vitkit.whole_file import replacing, sync
 
 WEIGHTS = "model.safetensors"
 
+# Where a run keeps weights to predict with, the best first. The hidden ones are left by a crash
+# while the others were being replaced.
+OF_A_RUN = ("best", ".best.old", "last", ".last.old")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
@@ -99,7 +103,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     listen: Listener = silent,
 ) -> Stored:
-    """Read any checkpoint: a directory, a weights file, or `hf-hub:owner/name[@revision]`.
+    """Read any checkpoint: a run, a directory, a weights file, or `hf-hub:owner/name[@revision]`.
 
     The layout of the tensors is recognised by their names; `source` overrides it. `model` names the
     architecture, and `image_size` (pixels, height and width) the size it was trained for, where the
@@ -111,7 +115,7 @@ def load(
         WeightsError: the weights cannot be fetched, read or recognised.
     """
     fetched = hub.is_reference(path)
-    path = hub.fetch(str(path), listen=listen) if fetched else Path(path)
+    path = hub.fetch(str(path), listen=listen) if fetched else best_of_run(Path(path))
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     undescribed = path.is_file() or (fetched and not (path / CONFIG).is_file())
@@ -152,6 +156,11 @@ def load(
         notes=guess.notes,
         size_is_told=told.architecture is not None or "image_size" in told.settings,
     )
+
+
+def best_of_run(path: Path) -> Path:
+    """The weights to predict with in a run's directory; any other path as it is."""
+    return next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
 
 
 def _with_model(told: Told, model: str, path: Path) -> Told:
