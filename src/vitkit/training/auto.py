@@ -6,7 +6,7 @@ arXiv:2106.14881; arXiv:2104.05704).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from statistics import median
 from typing import Any
@@ -17,19 +17,21 @@ from vitkit.errors import ImageError
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device
+from vitkit.training.settings import TrainSettings
 
 SIDES = (224, 192, 160, 128, 96, 64, 48, 32)  # pixels that an image may be brought to
 COMPACT = "vitc_compact_32"
 LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
-NO_HURRY = 60.0  # minutes of a run that is given none, at the recipe's epochs
+NO_HURRY = 60.0  # minutes that a run which is given none is chosen for
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is trained from scratch on at most so many images."""
+    """What is trained from scratch on at most so many images of at most that size."""
 
     images: float  # to train on
+    side: float  # pixels, the shorter one
     models: tuple[str, ...]  # in the order of preference: the first that the time is enough for
     recipe: str
     visits: int  # that every image should get at least
@@ -37,9 +39,10 @@ class Rule:
 
 
 RULES = (
-    Rule(10_000, (COMPACT,), "small", 20, "few images: convolutions before attention"),
-    Rule(1_000_000, (COMPACT,), "small", 4, "a mid-sized set: a convolutional stem"),
-    Rule(inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data"),
+    Rule(10_000, inf, (COMPACT,), "small", 20, "few images: convolutions before attention"),
+    Rule(1_000_000, inf, (COMPACT,), "small", 4, "a mid-sized set: a convolutional stem"),
+    Rule(inf, 80, (COMPACT,), "small", 4, "small images: a convolutional stem"),
+    Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data"),
 )
 
 
@@ -57,8 +60,8 @@ class Answer:
     """What is chosen, and why."""
 
     recipe: str
+    settings: Mapping[str, Any]
     reasons: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def look_at(source: Source) -> Facts:
@@ -73,35 +76,40 @@ def look_at(source: Source) -> Facts:
     return Facts(len(train), len(source.classes), round(median(sides)) if sides else SIDES[0])
 
 
-def choose(facts: Facts, given: Mapping[str, Any]) -> Answer:
+def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     """Model, size of images and recipe for a run from scratch, with two lines that say why.
 
     The size is the largest, up to that of the images, at which every image is seen often enough in
-    the time that `given` settings leave.
+    the time that there is. A `given` size or `recipe` stays.
+
+    Raises:
+        ConfigError: the given size is none for the model.
     """
-    rule = next(rule for rule in RULES if facts.images <= rule.images)
-    device = choose_device(str(given.get("device", "auto")))
-    minutes = float(given.get("minutes") or NO_HURRY)
+    rule = next(r for r in RULES if facts.images <= r.images and facts.side <= r.side)
+    device = choose_device(given.device)
+    minutes = given.minutes or NO_HURRY
     speed = GPU_FLOPS if device.type == "cuda" else CORE_FLOPS * default_workers()
-    affordable = speed * 60 * minutes / max(facts.images * rule.visits, 1)  # for one image
-    sides = [side for side in SIDES if side <= max(facts.side, SIDES[-1])]
-    options = [(name, side) for name in rule.models for side in sides]
-    name, side = next(
-        (option for option in options if cost(*option) <= affordable), (rule.models[-1], sides[-1])
-    )
-    time = f"{minutes:g} minutes" + ("" if given.get("minutes") else " at most")
+    seconds = 60 * minutes / max(facts.images, 1)  # for one image
+    sides = [(side, side) for side in SIDES if side <= max(facts.side, SIDES[-1])]
+    fixed = given.data.image_size
+    options = [(name, size) for name in rule.models for size in ([fixed] if fixed else sides)]
+    enough = (o for o in options if cost(*o) * rule.visits <= speed * seconds)
+    name, size = next(enough, options[-1])
+    recipe = rule.recipe if recipe is None else recipe
+    visits = speed * seconds / cost(name, size)
+    show, hint = ("show", "") if given.minutes else ("would show", "; minutes= sets the time")
     return Answer(
-        recipe=rule.recipe,
-        settings={"model.name": name, "data.image_size": side},
+        recipe=recipe,
+        settings={"model.name": name} | ({} if fixed else {"data.image_size": size}),
         reasons=(
-            f"model {name}, recipe {rule.recipe}: {facts.images:,} images of {facts.classes} "
-            f"classes and no weights to start from (--init); {rule.why}",
-            f"images of {side} pixels (theirs are {facts.side}): with {time} on {device} every one "
-            f"is seen about {affordable / cost(name, side) * rule.visits:,.0f} times",
+            f"model {name}, recipe {recipe}: {facts.images:,} images of {facts.classes} classes "
+            f"and no weights to start from (--init); {rule.why}",
+            f"images of {size[0]}x{size[1]} pixels (theirs have {facts.side}): {minutes:g} minutes "
+            f"on {device} {show} each about {visits:,.0f} times{hint}",
         ),
     )
 
 
-def cost(name: str, side: int) -> float:
+def cost(name: str, size: tuple[int, int]) -> float:
     """Operations to train on one image: thrice those forward, two to a multiply-accumulate."""
-    return 6.0 * footprint(find_config(name, image_size=side)).macs
+    return 6.0 * footprint(find_config(name, image_size=size)).macs

@@ -1,10 +1,9 @@
 """How settings become resolved: defaults, a recipe, then `key=value`, with the origin of each."""
 
-import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ from pydantic import ValidationError
 
 from vitkit.errors import ConfigError, nearest
 from vitkit.models import find_config
-from vitkit.training.recipe import read_recipe
+from vitkit.training.recipe import dotted, number_or_word, read_recipe
 from vitkit.training.settings import DEFAULT_MODEL, TrainSettings
 
 CHECKPOINTS = ("init", "distill.teacher")  # settings that are paths, or hf-hub:owner/name
 NO_RECIPE = "none"  # defaults and what is given, nothing else
 AUTO = "auto"  # the origin of what vitkit chooses
+RECIPE = "recipe "  # how the origin of a recipe's value begins
 FOLLOWS = {  # fields of a model's config that the data decides, and from what
     "num_classes": "the classes of the data; leave it out",
     "in_channels": "the number of values in data.mean; set that",
@@ -62,7 +62,7 @@ class Resolved:
 
     def rows(self) -> list[Setting]:
         """Every setting by its dotted key, in the order of their definition."""
-        flat = _flatten(self.settings.model_dump(mode="json"))
+        flat = dotted(self.settings.model_dump(mode="json"))
         return [Setting(key, value, self.origins.get(key, "default")) for key, value in flat]
 
     def to_yaml(self) -> str:
@@ -88,22 +88,48 @@ def resolve(
         ConfigError: an unknown key, with the nearest real one, or a value that breaks a rule.
     """
     values = dict(saved or {})
-    origins = {key: "saved" for key, _ in _flatten(values)}
-    for key, choice in layers(overrides, recipe, chosen or {}, origin).items():
-        _put(values, key, choice.value)
-        origins[key] = choice.origin
+    origins = {key: "saved" for key, _ in dotted(values)}
+    origins |= put_all(values, layers(overrides, recipe, chosen or {}, origin))
     model = values.pop("model", {})
+    settings = _with_model(checked(values, origins), model)
+    default = dict(dotted(_defaults(settings.architecture).model_dump(mode="json")))
+    now = dict(dotted(settings.model_dump(mode="json")))
+    known = {key: of for key, of in origins.items() if of != "saved" or now[key] != default[key]}
+    return Resolved(settings, {"data.image_size": "model", **known})
+
+
+def without_model(overrides: Mapping[str, Any]) -> TrainSettings:
+    """What is settled, and checked, before there is a model.
+
+    Raises:
+        ConfigError: as `resolve`, but for the settings of the model.
+    """
+    values: dict[str, Any] = {}
+    origins = put_all(values, layers(overrides, None, {}, ""))
+    values.pop("model", None)
+    return checked(values, origins)
+
+
+def checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> TrainSettings:
+    """Settings from values in their groups; what a recipe has wrong is said to be the recipe's."""
     try:
         settings = TrainSettings.model_validate(values)
         settings.augment.pipeline()
         settings.mix.mixer()
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
-    settings = _with_model(settings, model)
-    default = dict(_flatten(_defaults(settings.architecture).model_dump(mode="json")))
-    now = dict(_flatten(settings.model_dump(mode="json")))
-    known = {key: of for key, of in origins.items() if of != "saved" or now[key] != default[key]}
-    return Resolved(settings, {"data.image_size": "model", **known})
+        key, line = _one_line(error)
+        raise ConfigError(f"{_whose(origins.get(key, ''))}{line}") from None
+    return settings
+
+
+def put_all(values: dict[str, Any], choices: Mapping[str, Choice]) -> dict[str, str]:
+    """Put what was chosen into its groups; the origins of all."""
+    for key, choice in choices.items():
+        try:
+            _put(values, key, choice.value)
+        except ConfigError as error:
+            raise ConfigError(f"{_whose(choice.origin)}{error}") from None
+    return {key: choice.origin for key, choice in choices.items()}
 
 
 def layers(
@@ -122,18 +148,18 @@ def layers(
     if recipe in (None, NO_RECIPE):
         return {**chosen, **given}
     name, values = read_recipe(str(recipe))
-    own = {key: Choice(value, f"recipe {name}") for key, value in _flatten(values)}
+    own = {key: Choice(value, f"{RECIPE}{name}") for key, value in absolute(values).items()}
     above = {**chosen, **given}
     if "model.name" in above and "model.name" in own:
         one, other = (find_config(architecture_of(d["model.name"].value)) for d in (own, above))
         if type(one) is not type(other):
             own = {key: choice for key, choice in own.items() if not key.startswith("model.")}
-    return {"recipe": named, **own, **above}
+    return {**own, "recipe": named, **above}
 
 
 def known_keys() -> list[str]:
     """Every dotted key with a default; `model.*` takes the fields of the model's config too."""
-    return [key for key, _ in _flatten(TrainSettings().model_dump())]
+    return [key for key, _ in dotted(TrainSettings().model_dump())]
 
 
 def parse(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -142,12 +168,17 @@ def parse(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: text that is no `key=value`.
     """
-    given = dict(overrides if isinstance(overrides, Mapping) else map(_parse, overrides))
-    for key in CHECKPOINTS:  # where a resumed run finds them too
-        path = given.get(key)
-        if isinstance(path, str | Path) and not str(path).startswith("hf-hub:"):
-            given[key] = os.path.abspath(path)
-    return given
+    return absolute(dict(overrides if isinstance(overrides, Mapping) else map(_parse, overrides)))
+
+
+def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with checkpoints where a resumed run finds them too, wherever it is started."""
+    paths = {
+        key: os.path.abspath(values[key])
+        for key in CHECKPOINTS
+        if isinstance(values.get(key), str | Path) and not str(values[key]).startswith("hf-hub:")
+    }
+    return {**values, **paths}
 
 
 def architecture_of(model: Any) -> str:
@@ -163,10 +194,7 @@ def _parse(override: str) -> tuple[str, Any]:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # dates that no calendar has, deep lists
         raise ConfigError(f"{key}={text!r} cannot be read as a value; quote it") from None
-    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a word
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    return key.strip(), value
+    return key.strip(), number_or_word(value)
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -217,17 +245,15 @@ def _defaults(architecture: str) -> TrainSettings:
     return _with_model(TrainSettings(), {"name": architecture})
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _whose(origin: str) -> str:
+    """The beginning of a message about a value: the recipe that it comes from, if it does."""
+    return f"{origin}: " if origin.startswith(RECIPE) else ""
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError) -> tuple[str, str]:
+    """The key of the first mistake, and what to say of it."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     rule = first["msg"][0].lower() + first["msg"][1:]
     given = first["input"]
-    return f"{key}={list(given) if isinstance(given, tuple) else given!r}: {rule}"
+    return key, f"{key}={list(given) if isinstance(given, tuple) else given!r}: {rule}"

@@ -17,7 +17,15 @@ from vitkit.classifier import Classifier, load
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.evaluation.metrics import Evaluation
 from vitkit.training.checkpoint import recover
-from vitkit.training.config import Resolved, Setting, architecture_of, parse, resolve
+from vitkit.training.config import (
+    AUTO,
+    NO_RECIPE,
+    Resolved,
+    Setting,
+    architecture_of,
+    parse,
+    resolve,
+)
 from vitkit.training.loop import Row
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
@@ -149,6 +157,8 @@ def resumed_settings(
 ) -> Resolved:
     """The settings that a run was started with, and overrides of those in `FREE`.
 
+    The overrides that it was started with, whatever was chosen for them, change nothing.
+
     Raises:
         CheckpointError: they are absent or damaged.
         ConfigError: the overrides would change others.
@@ -165,10 +175,16 @@ def resumed_settings(
         raise CheckpointError(f"{directory / CONFIG} holds no settings; start a new run")
     before = resolve(saved=saved)
     old = {row.key: row for row in before.rows()}
-    name = parse(overrides).get("model.name")
-    if name is not None and architecture_of(name) != before.settings.architecture:
+    given = parse(overrides)
+    name = given.get("model.name")
+    if name == AUTO:
+        del given["model.name"]
+    elif name is not None and architecture_of(name) != before.settings.architecture:
         raise _differs(f"model.name={name}", old["model.name"])  # its fields may be others
-    now = resolve(overrides, saved=saved, origin=origin)
+    recipe = given.pop("recipe", None)
+    if recipe not in (None, before.settings.recipe or NO_RECIPE):
+        raise _differs(f"recipe={recipe}", old["recipe"])  # and so would its values
+    now = resolve(given, saved=saved, origin=origin)
     for row in now.rows():
         if row.value != old[row.key].value and row.key not in FREE:
             raise _differs(row, old[row.key])

@@ -1,10 +1,11 @@
 """Settings that can be computed but are known to end badly: what to say before they do."""
 
 from vitkit.models.backbone import Config
+from vitkit.models.deit import DeiTConfig
 from vitkit.training.settings import TrainSettings
 
 NARROWEST_HEAD = 32  # of a width that is trained from scratch
-HIGHEST_RATE = 5e-3  # of AdamW and LAMB's kin, for a transformer
+HIGHEST_RATE = 5e-3  # of AdamW, for a transformer
 
 
 def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
@@ -12,12 +13,12 @@ def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
     found = []
     dim, heads = getattr(config, "dim", None), getattr(config, "num_heads", None)
     if isinstance(dim, int) and isinstance(heads, int) and settings.init is None:
-        width = dim // heads
-        if width < NARROWEST_HEAD:
-            fit = max(dim // NARROWEST_HEAD, 1)
+        width, most = dim // heads, max(dim // NARROWEST_HEAD, 1)
+        if width < NARROWEST_HEAD and heads > 1:
+            fit = next(number for number in range(most, 0, -1) if dim % number == 0)
             found.append(
-                f"model.num_heads={heads} leaves each head {width} of dim={dim}: heads narrower "
-                f"than {NARROWEST_HEAD} learn badly; try model.num_heads={fit}"
+                f"model.num_heads={heads} leaves heads a width of {width}, and they need "
+                f"{NARROWEST_HEAD}; try model.num_heads={fit}"
             )
     if settings.optimizer == "adamw" and settings.lr > HIGHEST_RATE and settings.tune == "all":
         found.append(
@@ -26,7 +27,17 @@ def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
         )
     if settings.batch_size > images:
         found.append(
-            f"batch_size={settings.batch_size} is more than the {images:,} images there are, so "
-            f"that an epoch is one step; try batch_size={max(images // 8, 1)}"
+            f"batch_size={settings.batch_size} makes an epoch of {images:,} images one step; "
+            f"try batch_size={max(images // 8, 1)}"
+        )
+    if settings.tune != "all" and settings.init is None:
+        found.append(
+            f"tune={settings.tune} leaves a model at its random weights; give --init CKPT, or set "
+            "tune=all"
+        )
+    untaught = settings.distill.teacher is None and settings.init is None
+    if isinstance(config, DeiTConfig) and untaught:
+        found.append(
+            f"{settings.architecture} has a head for a teacher; give one by --teacher CKPT"
         )
     return found

@@ -16,7 +16,7 @@ def loss_of(
     one head learns from both (arXiv:2012.12877, eq. 2 and 3, with `distill.alpha` for 1/2).
     """
     logits = heads[0]
-    if settings.loss == "bce":  # the mean over classes too, as in arXiv:2204.07118
+    if settings.loss == "bce":  # of shares; the code of arXiv:2204.07118 makes each above 0 a 1
         smooth = smoothed(targets, settings.label_smoothing)
         loss = F.binary_cross_entropy_with_logits(logits, smooth)
     else:

@@ -10,7 +10,17 @@ from vitkit.models import CONFIGS, FAMILIES, find_config
 from vitkit.models.cnn import CNN
 from vitkit.progress import Listener, silent
 from vitkit.training.auto import choose, look_at
-from vitkit.training.config import AUTO, FOLLOWS, Choice, Resolved, architecture_of, parse, resolve
+from vitkit.training.config import (
+    AUTO,
+    FOLLOWS,
+    NO_RECIPE,
+    Choice,
+    Resolved,
+    architecture_of,
+    parse,
+    resolve,
+    without_model,
+)
 from vitkit.training.recipe import read_recipe
 from vitkit.weights import store
 from vitkit.weights.pretrained import load_for
@@ -28,9 +38,9 @@ def plan(
     """Resolved settings for DATA, from overrides that may leave model and recipe open.
 
     With `init` the model is that of the weights, and the recipe `finetune`. Else a model that is
-    not given, or `auto`, is chosen for the data together with its recipe; a given one gets the
-    recipe of its kind: `cnn` for CNNs, `small` for transformers. The recipe `none` leaves what is
-    not given at its default.
+    not given, or `auto`, is that of the given recipe, or chosen for the data together with a
+    recipe; a given one gets the recipe of its kind: `cnn` for CNNs, `small` for transformers. With
+    the recipe `none` all else that is not given keeps its default.
 
     Raises:
         ConfigError, DataError, CheckpointError, WeightsError: with one line that says what to
@@ -39,22 +49,22 @@ def plan(
     given = parse(overrides)
     if given.get("model.name") == AUTO:
         del given["model.name"]
-    name, init = given.get("model.name"), given.get("init")
+    settled, recipe = without_model(given), given.get("recipe")
+    own = {} if recipe in (None, NO_RECIPE) else read_recipe(str(recipe))[1]
+    name = given.get("model.name")
     chosen: dict[str, Choice] = {}
-    recipe: str | None = None
     reasons: tuple[str, ...] = ()
-    if init is not None:
-        chosen = of_weights(str(init), name, listen)
-        recipe = "finetune"
+    if settled.init is not None:
+        chosen = of_weights(settled.init, name, listen)
+        if settled.data.image_size is not None:
+            chosen.pop("data.image_size", None)
+        recipe = recipe or "finetune"
     elif name is not None:
-        recipe = recipe_for(str(name))
-    elif given.get("recipe") is not None and model_of(str(given["recipe"])):
-        recipe = str(given["recipe"])
-    else:
-        answer = choose(look_at(open_source(data)), given)
+        recipe = recipe or recipe_for(str(name))
+    elif "model.name" not in own:
+        answer = choose(look_at(open_source(data)), settled, recipe)
         chosen = {key: Choice(value, AUTO) for key, value in answer.settings.items()}
         recipe, reasons = answer.recipe, answer.reasons
-    recipe = given.get("recipe", recipe)
     return replace(resolve(given, recipe=recipe, chosen=chosen, origin=origin), reasons=reasons)
 
 
@@ -62,12 +72,6 @@ def recipe_for(name: str) -> str:
     """What a model that is to be trained from scratch is trained with."""
     config = find_config(architecture_of(name))
     return "cnn" if issubclass(FAMILIES[type(config)], CNN) else "small"
-
-
-def model_of(recipe: str) -> str | None:
-    """The model that a recipe is for, if it is for one."""
-    model = read_recipe(recipe)[1].get("model", {})
-    return model.get("name") if isinstance(model, Mapping) else None
 
 
 def of_weights(init: str, name: Any, listen: Listener) -> dict[str, Choice]:

@@ -1,5 +1,7 @@
 """Recipes: settings that belong together, one YAML file for each, named by its stem."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def describe_recipe(name: str) -> str:
 
 
 def read_recipe(recipe: str) -> tuple[str, dict[str, Any]]:
-    """The name and the values of one of ours, or of a file that ends in .yaml or .yml.
+    """The name and the values, by dotted keys, of one of ours, or of a .yaml or .yml file.
 
     Raises:
         ConfigError: there is none of that name, or the file holds no settings.
@@ -42,6 +44,23 @@ def read_recipe(recipe: str) -> tuple[str, dict[str, Any]]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"the recipe {recipe} cannot be read: {reason}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(values, dict):
         raise ConfigError(f"the recipe {recipe} holds no settings; write lines like `epochs: 100`")
-    return path.stem, values
+    return path.stem, {key: number_or_word(value) for key, value in dotted(values)}
+
+
+def dotted(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by their dotted keys."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def number_or_word(value: Any) -> Any:
+    """A value that YAML has read: 1e-3 is a number to everyone else, to YAML 1.1 a word."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value

@@ -60,23 +60,23 @@ def batches(train: Examples, settings: TrainSettings, epoch: int) -> list[Tensor
     Sizes of batches differ by one at most, so that no small one is left at the end.
     """
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    count = len(train)
+    count, repeats = len(train), settings.augment.repeats
     if settings.data.balanced:
-        order = balanced(train.labels[train.rows], generator)
+        order = balanced(train.labels[train.rows], -(-count // repeats), generator)
     else:
         order = torch.randperm(count, generator=generator)
-    repeated = order.repeat_interleave(settings.augment.repeats)[:count]  # arXiv:1901.09335
+    repeated = order.repeat_interleave(repeats)[:count]  # arXiv:1901.09335
     return list(train.rows[repeated].tensor_split(steps_per_epoch(count, settings)))
 
 
-def balanced(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """As many places as labels, (n,), in random order, every class equally often, to one.
+def balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Places of `labels`, (n,), in random order, every class equally often, to one: (count,).
 
     A class that has too few comes again and again, each time in another order.
     """
     classes = labels.unique()
-    turns = torch.randperm(len(labels), generator=generator) % len(classes)  # whose turn it is
-    order = torch.empty_like(labels)
+    turns = torch.randperm(count, generator=generator) % len(classes)  # whose turn it is
+    order = torch.empty_like(turns)
     for turn, label in enumerate(classes):
         places, members = (turns == turn).nonzero()[:, 0], (labels == label).nonzero()[:, 0]
         rounds = -(-len(places) // len(members))
