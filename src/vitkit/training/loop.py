@@ -69,7 +69,7 @@ def fit(
             on_epoch(row, is_best)
             position.scoring_seconds = time.perf_counter() - started
             position.seconds = before + position.scoring_seconds
-            listen(_epoch_line(settings, row, now()))
+            listen(_epoch_line(settings, row, now(), position.before + position.seconds))
         if stop():
             return False
     return True
@@ -229,13 +229,13 @@ def _progress(
     return Progress(_phase(settings, epoch + 1), done, total, figures)
 
 
-def _epoch_line(settings: TrainSettings, row: Row, pace: Pace) -> Progress:
+def _epoch_line(settings: TrainSettings, row: Row, pace: Pace, used: float) -> Progress:
     figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:>6.1%}"}
     if row["val_top1"] is not None:
         figures |= {"val loss": f"{row['val_loss']:.3f}", "val top1": f"{row['val_top1']:>6.1%}"}
     figures["img/s"] = f"{row['images_per_second']:,.0f}"
     if settings.minutes:
-        figures["time"] = f"{_clock(row['seconds'])} of {_clock(60 * settings.minutes)}"
+        figures["time"] = f"{_clock(used)} of {_clock(60 * settings.minutes)}"
     phase = _phase(settings, row["epoch"])
     return Progress(phase, pace.step, round(pace.total), figures, final=True)
 
