@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vitkit
-from vitkit.cli import convert, demo, doctor, evaluate, inspect, models, predict, train
+from vitkit.cli import convert, demo, doctor, evaluate, inspect, models, predict, study, train
 from vitkit.cli.screen import warn
 from vitkit.errors import ConfigError, VitkitError, nearest
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.models,
     "inspect": inspect.inspect,
     "train": train.train,
+    "study": study.study,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "convert": convert.convert,

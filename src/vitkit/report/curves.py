@@ -8,7 +8,6 @@ from typing import TypeGuard
 WIDTH = 360  # user units, about one CSS pixel each on a phone
 LEFT, RIGHT, TOP, BOTTOM = 40, 72, 10, 34  # margins: values, names of lines, air, axis
 LABEL_HEIGHT = 28  # the name of a line and its last value below it
-INLINE_HEIGHT = 16  # both beside one another, where the right margin is wide
 SMALL = 150  # charts lower than this have half as many values on their axis
 
 Point = tuple[float, float]
@@ -63,11 +62,6 @@ class Chart:
         """Whether lines bear their names: one alone has the title's."""
         return len(self.lines) > 1
 
-    @property
-    def inline(self) -> bool:
-        """Whether there is room for a line's name and value beside one another."""
-        return self.named and self.width - self.right > RIGHT
-
 
 def draw(
     title: str,
@@ -121,8 +115,7 @@ def plot(
     y = _scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP)
 
     ends = [y(points[-1][1]) for points in finite.values()]
-    gap = INLINE_HEIGHT if right > RIGHT else LABEL_HEIGHT
-    label_ys = spread(ends, gap, TOP + 8, height - BOTTOM - 12) if len(ends) > 1 else ends
+    label_ys = spread(ends, LABEL_HEIGHT, TOP + 8, height - BOTTOM - 12) if len(ends) > 1 else ends
     return Chart(
         title=title,
         summary=f"{title} by {axis.title}: "

@@ -23,18 +23,15 @@ def write_page(path: Path, text: str) -> Path:
 
 
 def render(template: str, *, package: str = "report", **values: Any) -> str:
-    """A template of a package of vitkit, filled in; it may extend `frame.html`."""
+    """A template of a package of vitkit, filled in; it may extend `frame.html`, or be a picture."""
     script = asset("page.js")
-    return (
-        _environment(package)
-        .get_template(template)
-        .render(
-            style=asset("page.css"),
-            script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            **values,
-        )
-    )
+    digest = hashlib.sha256(script.encode()).digest()
+    shared = {
+        "style": asset("chart.css") + asset("page.css"),
+        "script": script,
+        "script_hash": base64.b64encode(digest).decode(),
+    }
+    return _environment(package).get_template(template).render(shared | values)
 
 
 def asset(name: str) -> str:
