@@ -36,13 +36,14 @@ class Rule:
     recipe: str
     visits: int  # that every image should get at least
     why: str
+    least: int = SIDES[-1]  # pixels that an image is brought to, for there to be tokens enough
 
 
 RULES = (
     Rule(10_000, inf, (COMPACT,), "small", 20, "few images: convolutions before attention"),
     Rule(1_000_000, inf, (COMPACT,), "small", 4, "a mid-sized set: a convolutional stem"),
     Rule(inf, 80, (COMPACT,), "small", 4, "small images: a convolutional stem"),
-    Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data"),
+    Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data", 96),
 )
 
 
@@ -90,7 +91,7 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     minutes = given.minutes or NO_HURRY
     speed = GPU_FLOPS if device.type == "cuda" else CORE_FLOPS * default_workers()
     seconds = 60 * minutes / max(facts.images, 1)  # for one image
-    sides = [(side, side) for side in SIDES if side <= max(facts.side, SIDES[-1])]
+    sides = [(s, s) for s in SIDES if rule.least <= s <= max(facts.side, rule.least)]
     fixed = given.data.image_size
     options = [(name, size) for name in rule.models for size in ([fixed] if fixed else sides)]
     enough = (o for o in options if cost(*o) * rule.visits <= speed * seconds)
