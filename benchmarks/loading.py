@@ -5,11 +5,16 @@ side, mirror half of the images and normalise: float32 batches in memory. timm t
 and with its prefetcher, which normalises whole batches as vitkit does. On a GPU that is done there,
 so both are also compared up to the mirrored uint8 batch. First the same box of the same file must
 give the same input, to two levels of 255.
+
+Other work on the machine disturbs images per second more than the processor time of an image, that
+of all processes together, whose ratio is the same where nothing else runs and all cores are busy.
 """
 
 import argparse
 import datetime
 import json
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -104,15 +109,25 @@ def timm_epochs(loader: Any) -> Epoch:
     return lambda: (images for images, _ in loader)
 
 
-def take_turns(contestants: dict[str, Epoch], turns: int) -> dict[str, list[float]]:
-    """Images per second of each turn, an epoch of each contestant."""
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
+def processor_seconds() -> float:
+    """Of this process and its children, so far."""
+    seconds = time.process_time()
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def take_turns(contestants: dict[str, Epoch], turns: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and processor seconds per image of each turn, an epoch of each contestant."""
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(WARM + turns):
         for name, epoch in contestants.items():
-            started = time.perf_counter()
+            started, used = time.perf_counter(), processor_seconds()
             images = sum(len(batch) for batch in epoch())
-            rates[name].append(images / (time.perf_counter() - started))
-    return {name: values[WARM:] for name, values in rates.items()}
+            seconds, used = time.perf_counter() - started, processor_seconds() - used
+            costs[name].append((seconds / images, used / images))
+    return {name: values[WARM:] for name, values in costs.items()}
 
 
 def compare(folder: Path, images: int, workers: int, turns: int) -> dict[str, Any]:
@@ -121,7 +136,7 @@ def compare(folder: Path, images: int, workers: int, turns: int) -> dict[str, An
     check_equal(folder, source)
     prefetcher = timm_loader(folder, workers, prefetcher=True)
     with Stream(source, PREPROCESS, batch_size=BATCH, workers=workers) as stream:
-        rates = take_turns(
+        costs = take_turns(
             {
                 "timm": timm_epochs(timm_loader(folder, workers, prefetcher=False)),
                 "timm_prefetcher": timm_epochs(prefetcher),
@@ -131,14 +146,21 @@ def compare(folder: Path, images: int, workers: int, turns: int) -> dict[str, An
             },
             turns,
         )
+    medians = {
+        name: tuple(map(statistics.median, zip(*values, strict=True)))
+        for name, values in costs.items()
+    }
     result: dict[str, Any] = {
-        "images_per_second": {name: round(statistics.median(r)) for name, r in rates.items()}
+        "images_per_second": {name: round(1 / seconds) for name, (seconds, _) in medians.items()},
+        "processor_ms_per_image": {name: round(1e3 * u, 2) for name, (_, u) in medians.items()},
     }
     for theirs, ours in PAIRS.items():
-        pairs = zip(rates[ours], rates[theirs], strict=True)
-        low, middle, high = statistics.quantiles([one / other for one, other in pairs], n=4)
-        result[f"ratio_to_{theirs}"] = round(middle, 2)
-        result[f"ratio_to_{theirs}_quartiles"] = [round(low, 2), round(high, 2)]
+        pairs = list(zip(costs[theirs], costs[ours], strict=True))
+        for at, what in enumerate(("ratio", "processor_ratio")):
+            ratios = [their[at] / our[at] for their, our in pairs]
+            low, middle, high = (round(value, 2) for value in statistics.quantiles(ratios, n=4))
+            result[f"{what}_to_{theirs}"] = middle
+            result[f"{what}_to_{theirs}_quartiles"] = [low, high]
     return result
 
 

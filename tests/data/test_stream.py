@@ -347,10 +347,11 @@ with stream:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_processes_end_with_a_script(source: Source, number: int) -> None:
+def test_processes_end_with_a_script(source: Source, number: int, tmp_path: Path) -> None:
     """Interrupted by Ctrl-C, which all processes get, or killed: none is left and none speaks."""
+    (tmp_path / "script.py").write_text(SCRIPT)
     script = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, source.name],
+        [sys.executable, tmp_path / "script.py", source.name],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -360,6 +361,9 @@ def test_processes_end_with_a_script(source: Source, number: int) -> None:
     assert script.stdout.readline() == "script\n"
     processes = list(map(int, script.stdout.readline().split()))
     assert len(processes) == 1
+    os.kill(processes[0], signal.SIGINT)  # not heard
+    time.sleep(0.5)
+    assert script.poll() is None
     send = os.killpg if number == signal.SIGINT else os.kill
     send(script.pid, number)
     output, errors = script.communicate(timeout=30)

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import ModuleType, TracebackType
@@ -241,6 +242,7 @@ def apart() -> Iterator[None]:
     Processes inherit the blocked signal. Importing the script would run it again where it has no
     `if __name__ == "__main__"`.
     """
+    resource_tracker.ensure_running()  # here: `start` would, and that unblocks the signal
     script, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
