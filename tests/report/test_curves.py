@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+from sklearn.isotonic import IsotonicRegression
 
 from vitkit.report.curves import LEFT, RIGHT, TOP, WIDTH, draw, epoch_ticks, nice_ticks, spread
 
@@ -62,10 +63,25 @@ def test_epoch_ticks(first: int, last: int, expected: list[int]) -> None:
         ([52, 50], [61, 41]),  # in the order given
         ([0, 1], [0, 20]),  # not past the ends
         ([99, 100], [80, 100]),
+        ([50, 51, 52, 53], [21.5, 41.5, 61.5, 81.5]),  # all of them, not only neighbours
+        ([50, 30, 31], [57, 17, 37]),  # pushed on by the pair before it
+        ([10, 90, 91], [10, 80, 100]),  # what is far off stays
+        ([0, 0, 0, 0, 0, 0, 0], [0, 20, 40, 60, 80, 100, 120]),  # too many
     ],
 )
 def test_labels_keep_apart(positions: list[float], expected: list[float]) -> None:
     assert spread(positions, 20, 0, 100) == pytest.approx(expected)
+
+
+def test_labels_move_as_little_as_can_be() -> None:
+    """Less the gaps, the least squares that keep an order are those of isotonic regression."""
+    rng = np.random.default_rng(0)
+    for count in range(2, 12):
+        positions = np.sort(rng.uniform(0, 100, count))
+        gaps = 15.0 * np.arange(count)
+        expected = IsotonicRegression().fit_transform(np.arange(count), positions - gaps) + gaps
+        found = spread(positions.tolist(), 15.0, -1000, 1000)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_points_are_where_the_values_are() -> None:

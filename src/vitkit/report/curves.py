@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeGuard
 
 WIDTH = 360  # user units, about one CSS pixel each on a phone
@@ -160,16 +161,21 @@ def epoch_ticks(first: int, last: int) -> list[int]:
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`positions` moved as little as needed to stay `gap` apart inside [low, high], in order."""
+    """`positions` moved as little as needed to stay `gap` apart inside [low, high], in order.
+
+    More than there is room for go on below `high`.
+    """
     order = sorted(range(len(positions)), key=positions.__getitem__)
-    placed = [min(max(positions[i], low), high) for i in order]
-    for i in range(1, len(placed)):
-        overlap = gap - (placed[i] - placed[i - 1])
-        if overlap > 0:
-            placed[i - 1] -= overlap / 2
-            placed[i] += overlap / 2
-    shift = max(low - placed[0], 0) or min(high - placed[-1], 0)
-    return [placed[order.index(i)] + shift for i in range(len(placed))]
+    touching: list[list[float]] = []  # runs of labels, each position less the gaps before it
+    for place, index in enumerate(order):
+        touching.append([positions[index] - place * gap])
+        while touching[1:] and fmean(touching[-2]) > fmean(touching[-1]):
+            last = touching.pop()
+            touching[-1] += last
+    highest = max(high - gap * (len(order) - 1), low)
+    starts = [min(max(fmean(some), low), highest) for some in touching for _ in some]
+    placed = {index: starts[place] + place * gap for place, index in enumerate(order)}
+    return [placed[index] for index in range(len(positions))]
 
 
 def _finite(values: Values) -> list[Point]:

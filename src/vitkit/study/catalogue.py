@@ -43,7 +43,7 @@ SHARES = {"1": 0.01, "10": 0.1, "100": 1.0}  # of the training images, by percen
 
 def vit_vs_cnn(results: Results) -> Outcome:
     one, other = ("cnn", "The CNN names"), ("vit", "the ViT")
-    return better(results, one, other, gap_is="points by which the CNN is ahead of the ViT")
+    return better(results, one, other, gap_is="the CNN against the ViT")
 
 
 def data_size(results: Results) -> Outcome:
@@ -56,7 +56,7 @@ def data_size(results: Results) -> Outcome:
     return Outcome(
         verdict,
         gap,
-        "points by which the CNN's lead shrinks from 1 % of the images to all",
+        "the CNN's lead over the ViT on 1 % of the images, against that on all",
         f"The CNN's lead over the ViT, in points, is {listed} of the training images: with all it "
         f"is {gap.points} points {less} than with 1 %, {gap.doubt}. {end[verdict]}",
     )
@@ -64,12 +64,12 @@ def data_size(results: Results) -> Outcome:
 
 def augmentation(results: Results) -> Outcome:
     one, other = ("on", "With the augmentation the ViT names"), ("off", "without it")
-    return better(results, one, other, gap_is="points that the augmentation gains")
+    return better(results, one, other, gap_is="with the augmentation, against without")
 
 
 def pooling(results: Results) -> Outcome:
     one, other = ("mean", "The mean of the patches names"), ("cls", "the class token")
-    return equal(results, one, other, gap_is="points by which the mean is ahead of the class token")
+    return equal(results, one, other, gap_is="the mean of the patches against the class token")
 
 
 def positions(results: Results) -> Outcome:
@@ -81,7 +81,7 @@ def positions(results: Results) -> Outcome:
         results,
         (worst, f"Even with the weakest positions ({kinds[worst]}) the ViT names"),
         ("none", "without any"),
-        gap_is="points that the weakest kind of positions gains over none",
+        gap_is="the weakest kind of positions against none",
         more=f"From {kinds[worst]} to {kinds[best]} it is {apart.points} points, {apart.doubt}.",
     )
 
@@ -93,7 +93,7 @@ def patch_size(results: Results) -> Outcome:
         results,
         ("4", "Patches of 4 pixels name"),
         ("16", "those of 16"),
-        gap_is="points by which patches of 4 pixels are ahead of those of 16",
+        gap_is="patches of 4 pixels against those of 16",
         more=f"They cost {cost['4'] / cost['16']:.1f} times the multiply-accumulates; patches of 8 "
         f"reach {percent(middle)}.",
     )
@@ -106,7 +106,7 @@ def distillation(results: Results) -> Outcome:
         results,
         ("hard-token", "With a token that learns the teacher's choice the ViT names"),
         ("none", "without a teacher"),
-        gap_is="points that a teacher gains, by its choice and a token for it",
+        gap_is="with a teacher, its choice and a token for it, against without",
         more=f"Soft labels change it by {soft.signed} points, {soft.doubt}; the teacher itself "
         f"reaches {percent(teacher)}.",
     )
@@ -114,7 +114,7 @@ def distillation(results: Results) -> Outcome:
 
 def stem(results: Results) -> Outcome:
     one, other = ("convolutional", "Behind convolutions the ViT names"), ("linear", "without them")
-    return better(results, one, other, gap_is="points that the convolutional stem gains")
+    return better(results, one, other, gap_is="convolutions before the patches, against none")
 
 
 def deit_augmentation() -> dict[str, Any]:

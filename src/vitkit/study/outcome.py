@@ -47,7 +47,7 @@ class Outcome:
 
     verdict: Verdict
     gap: Gap
-    gap_is: str  # in words
+    gap_is: str  # what is set against what
     sentence: str
 
     def to_json(self) -> dict[str, Any]:
