@@ -56,7 +56,7 @@ def load_teacher(
         whose, name = ("the teacher does not know", missing) if missing else ("only it knows", more)
         raise ConfigError(
             f"distill.teacher={path} has other classes than the data: {whose} {name[0]!r}"
-            f"{f' and {len(name) - 1} others' if name[1:] else ''}; "
+            f"{f' and {len(name) - 1} more' if name[1:] else ''}; "
             "train the teacher on the same classes"
         )
     if classifier.preprocess.channels != preprocess.channels:

@@ -73,7 +73,7 @@ def train_step(learner: Learner, images: Tensor, labels: Tensor, pace: Pace) -> 
     """
     settings, optimizer = learner.settings, learner.optimizer
     torch.manual_seed((settings.seed + 1) * 1_000_000_007 + pace.step)  # what is drawn below
-    set_rate(optimizer, learning_rate(settings, pace), settings)
+    set_rate(optimizer, learning_rate(settings, pace))
     statistics = [buffer.clone() for buffer in learner.model.buffers()]
     totals = torch.zeros(2, device=learner.device)
     optimizer.zero_grad(set_to_none=True)
@@ -125,7 +125,7 @@ def model_input(
     return x, targets
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, settings: TrainSettings) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its rate: `rate` times the group's own scale."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
