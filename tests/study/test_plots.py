@@ -84,14 +84,13 @@ def test_only_numbers_have_a_dependence(result: Made) -> None:
         assert drawn == (study.name in ("data-size", "patch-size"))
 
 
-def test_curves_are_by_epoch_of_the_whole_set(result: Made) -> None:
-    study = find_study("data-size")
-    tenth = next(arm for arm in study.arms if arm.name == "vit-10")
+def test_curves_are_by_epoch_or_by_the_clock(result: Made) -> None:
     rows = tuple({"epoch": n, "seconds": 6.0 * n, "val_top1": 0.1} for n in (1, 10, 20))
     run = replace(result(0.5).first, history=rows)
-    assert [at for at, _ in history_of(tenth, run, by_clock=False)] == pytest.approx([0.1, 1, 2])
-    assert [at for at, _ in history_of(tenth, run, by_clock=True)] == pytest.approx([0.1, 1, 2])
-    assert history_of(tenth, run, by_clock=True)[1][1] is rows[1]
+    assert [at for at, _ in history_of(run, 20)] == pytest.approx([1, 10, 20])
+    assert [at for at, _ in history_of(run, 6)] == pytest.approx([0.3, 3, 6])  # on a share
+    assert [at for at, _ in history_of(run, None)] == pytest.approx([0.1, 1, 2])
+    assert history_of(run, None)[1][1] is rows[1]
     by_epoch, by_clock = axis_of([0.1, 2], False), axis_of([0.1, 2], True)
     assert (by_epoch.title, by_epoch.low, by_epoch.high) == ("epoch", 0.1, 2)
     assert (by_clock.title, by_clock.low, by_clock.high) == ("minutes", 0, 2)

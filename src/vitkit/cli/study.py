@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def study(
-    name: Annotated[str | None, typer.Argument(help="Which; without one, all are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Which; without one, all are listed.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Settings of every arm, such as threads=1."),
@@ -40,7 +42,7 @@ def study(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Put a published claim to the test: arms trained under equal conditions, and the outcome."""
+    """Put a published claim to the test, under equal conditions."""
     from vitkit.study.catalogue import STUDIES, find_study
     from vitkit.study.conditions import make_conditions
     from vitkit.study.record import read_conditions

@@ -106,7 +106,7 @@ def distillation(results: Results) -> Outcome:
         results,
         ("hard-token", "With a token that learns the teacher's choice the ViT names"),
         ("none", "without a teacher"),
-        gap_is="with a teacher, its choice and a token for it, against without",
+        gap_is="a teacher's choice and a token for it, against no teacher",
         more=f"Soft labels change it by {soft.signed} points, {soft.doubt}; the teacher itself "
         f"reaches {percent(teacher)}.",
     )
@@ -143,7 +143,7 @@ STUDIES = (
         claim="The fewer images there are to learn from, the further a convolutional network is "
         "ahead; with more of them the transformer catches up.",
         source="arXiv:2010.11929, section 4.3, figures 3 and 4",
-        # No warm-up: on a share of the images a run has more epochs, and its own would be shorter.
+        # No warm-up: it is in epochs, of which a run on a share of the images has more.
         common={**SMALL, "warmup_epochs": 0.0},
         arms=tuple(
             Arm(
@@ -157,7 +157,7 @@ STUDIES = (
             for size, share in SHARES.items()
         ),
         outcome=data_size,
-        axis="% of the training images",
+        axis="the share of the training images, %",
     ),
     Study(
         name="augmentation",
@@ -220,7 +220,7 @@ STUDIES = (
             for size in (4, 8, 16)
         ),
         outcome=patch_size,
-        axis="pixels of a patch's side",
+        axis="the side of a patch, pixels",
     ),
     Study(
         name="distillation",
@@ -231,7 +231,7 @@ STUDIES = (
         common={**SMALL, **VIT},
         teacher=Arm(
             name=TEACHER,
-            title="ResNet-18, half as wide",
+            title="ResNet-18, half width",
             # 64 pixels: its stem makes one cell of four, so that 16 x 16 are left.
             settings={
                 "recipe": "cnn",

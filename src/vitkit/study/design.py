@@ -38,7 +38,7 @@ class Study:
     arms: tuple[Arm, ...]
     outcome: Callable[[Results], Outcome]
     teacher: Arm | None = None
-    axis: str = ""  # what the arms' `at` counts
+    axis: str = ""  # what the arms' `at` is, in words
     epochs: int = 20  # where neither these nor minutes are given
 
     @property
@@ -53,5 +53,5 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed study must find again."""
-        arms = {arm.name: {"title": arm.title, **arm.settings} for arm in self.trained}
+        arms = {arm.name: dict(arm.settings) for arm in self.trained}
         return {"common": dict(self.common), "arms": arms}

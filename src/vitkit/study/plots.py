@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitkit.report.curves import Axis, Chart, Values, epoch_axis, nice_ticks, plot
-from vitkit.study.design import Arm
 from vitkit.study.outcome import percent
 from vitkit.study.record import Record
 from vitkit.study.results import Measured
@@ -110,7 +109,8 @@ def draw_dependence(record: Record) -> Chart | None:
 def draw_curves(record: Record) -> list[Chart]:
     """Validation accuracy and training loss of every arm's first seed, as training went on."""
     by_clock = record.conditions.minutes is not None
-    histories = {arm.title: history_of(arm, result.first, by_clock) for arm, result in record.arms}
+    epochs = None if by_clock else record.conditions.epochs
+    histories = {arm.title: history_of(result.first, epochs) for arm, result in record.arms}
     axis = axis_of([at for history in histories.values() for at, _ in history], by_clock)
     tones = tones_of(record)
 
@@ -141,10 +141,11 @@ def column(history: Sequence[tuple[float, Row]], key: str, scale: float = 1.0) -
     return [(at, None if value is None else scale * value) for at, value in values]
 
 
-def history_of(arm: Arm, run: Measured, by_clock: bool) -> list[tuple[float, Row]]:
-    """The rows of a run at their minutes, or at their epochs of the whole set of images."""
-    share = arm.settings.get("data.fraction", 1.0)
-    return [(row["seconds"] / 60 if by_clock else row["epoch"] * share, row) for row in run.history]
+def history_of(run: Measured, epochs: int | None) -> list[tuple[float, Row]]:
+    """The rows of a run at their minutes, or at their epochs, as if it had had so many."""
+    if epochs is None:
+        return [(row["seconds"] / 60, row) for row in run.history]
+    return [(row["epoch"] * epochs / run.epochs, row) for row in run.history]
 
 
 def axis_of(places: Sequence[float], by_clock: bool) -> Axis:
