@@ -207,12 +207,7 @@ def load(
         WeightsError: its weights cannot be read or do not fit.
     """
     if not is_reference(path):
-        path = Path(path)
-        if not path.exists():
-            raise CheckpointError(
-                f"{path} does not exist; give a run, a checkpoint or a weights file"
-            )
-        path = store.best_of_run(path)
+        path = store.best_of_run(Path(path))
     stored = store.load(path, model=model, listen=listen)
     try:
         preprocess = Preprocess.from_timm(stored.preprocess)

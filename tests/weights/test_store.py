@@ -282,9 +282,12 @@ def test_absent_weights(saved: tuple[Path, Backbone]) -> None:
         store.load(saved[0])
 
 
-@pytest.mark.parametrize("path", ["", "nothing/here"])
-def test_no_checkpoint(tmp_path: Path, path: str) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no config\.json; give a run"):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("", r"holds no config\.json; give a run"), ("no/thing", "not exist; give")],
+)
+def test_no_checkpoint(tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
         store.load(tmp_path / path)
 
 
@@ -476,3 +479,15 @@ def test_weights_file_without_a_model(tmp_path: Path) -> None:
         store.load(tmp_path / "x.pth")
     with pytest.raises(ConfigError, match="called 'vit_tiny_patch16', did you mean"):
         store.load(tmp_path / "x.pth", model="vit_tiny_patch16")
+
+
+def test_a_run_is_read_by_its_best_weights(tmp_path: Path) -> None:
+    for seed, name in enumerate(("last", ".best.old", "best")):
+        torch.manual_seed(seed)
+        model = create_model(VIT, num_classes=2, depth=1, dim=8, num_heads=1)
+        (tmp_path / name).mkdir()
+        store.save(tmp_path / name, model, architecture=VIT, classes=("a", "b"), preprocess={})
+        expected = model.state_dict()["head.weight"]
+        assert torch.equal(store.load(tmp_path).tensors["head.weight"], expected), name
+    started = vitkit.create_model(VIT, init=tmp_path, report=lambda text: None)
+    assert torch.equal(started.state_dict()["head.weight"], expected)

@@ -116,6 +116,8 @@ def load(
     """
     fetched = hub.is_reference(path)
     path = hub.fetch(str(path), listen=listen) if fetched else best_of_run(Path(path))
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give a run, a checkpoint or a weights file")
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = path.parent
     undescribed = path.is_file() or (fetched and not (path / CONFIG).is_file())
