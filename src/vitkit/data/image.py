@@ -47,13 +47,9 @@ class View:
 
     def box(self, divisor: int = 1) -> tuple[int, int, int, int]:
         """Left, top, right, bottom in the reduced image; edges between pixels go outwards."""
-        right, bottom = self.left + self.width, self.top + self.height
-        return (
-            self.left // divisor,
-            self.top // divisor,
-            -(-right // divisor),
-            -(-bottom // divisor),
-        )
+        ends = (self.left + self.width, self.top + self.height)
+        right, bottom = (-(-end // divisor) for end in ends)
+        return self.left // divisor, self.top // divisor, right, bottom
 
 
 Viewer = Callable[[int, int], View]  # of height and width
