@@ -165,19 +165,25 @@ def interruptible(screen: Screen) -> Iterator[Stop]:
 
 
 def show_settings(screen: Screen, resolved: "Resolved") -> None:
-    """The resolved configuration, changed values first with their origin."""
+    """Every setting by its origin, the defaults last; and why, where it was chosen."""
     from vitkit.training.environment import settled
 
     for reason in resolved.reasons:
         screen.say(reason)
-    rows = settled(resolved)
-    for row in rows:
-        if row.origin != "default":
-            screen.say(f"{row}  ({row.origin})")
-    rest = " ".join(str(row) for row in rows if row.origin == "default")
-    width = max(screen.console.width, 40)
-    lines = textwrap.wrap(rest, width - 9, break_long_words=False, break_on_hyphens=False)
-    screen.say("defaults " + "\n         ".join(lines), style="dim")
+    groups: dict[str, list[str]] = {}
+    for row in settled(resolved):
+        groups.setdefault(row.origin, []).append(str(row))
+    defaults = groups.pop("default", [])
+    title = max(map(len, (*groups, "defaults"))) + 2
+    for origin, rows in (*groups.items(), ("defaults", defaults)):
+        lines = textwrap.wrap(
+            " ".join(rows),
+            max(screen.console.width, 40 + title) - title,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        text = f"\n{' ' * title}".join(lines)
+        screen.say(f"{origin:<{title}}{text}", style="dim" if origin == "defaults" else None)
 
 
 def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
