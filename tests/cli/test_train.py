@@ -253,7 +253,7 @@ def test_an_interrupt_saves_and_resuming_finishes(
     assert done.code == 0
     assert [row["epoch"] for row in vitkit.Run(out).metrics] == list(range(1, done_epochs + 3))
     assert (out / "report.html").is_file()
-    assert "epochs=5" in settings_by_origin(done.err)["saved"]
+    assert f"epochs={done_epochs + 2}" in settings_by_origin(done.err)["saved"]
 
 
 def read_until(descriptor: int, wanted: bytes) -> bytes:
