@@ -360,3 +360,218 @@ def test_a_defect_of_ours_keeps_its_traceback(
 def test_the_result_is_there_as_data(finished: vitkit.Run) -> None:
     scores = json.loads((finished.directory / "evaluation.json").read_text())
     assert 0 <= scores["top1"] <= 1
+
+
+# Recipes, weights, teachers, the clock
+
+
+def test_a_recipe_is_printed_with_what_goes_before_it(vitkit_command, colours: Path) -> None:
+    given = ("--recipe", "deit", "--model", "resnet18", "epochs=7", "data.image_size=32")
+    done = vitkit_command("train", colours, *given, "--dry-run")
+    assert done.code == 0
+    said = settings_by_origin(done.err)
+    chosen = {"recipe=deit", "model.name=resnet18", "epochs=7", "data.image_size=[32,32]"}
+    assert chosen == said["command line"]
+    assert {"mix.cutmix=1.0", "augment.repeats=3", "batch_size=1024"} <= said["recipe deit"]
+    assert not any(setting.startswith("model.") for setting in said["recipe deit"])
+    lines = done.out.splitlines()
+    assert {"recipe      deit", "length      7 epochs"} <= set(lines)
+    note = "note        batch_size=1024 makes an epoch of 60 images one step; try batch_size=7"
+    assert note in lines
+
+
+def test_the_model_is_chosen_for_the_data_and_two_lines_say_why(
+    vitkit_command, colours: Path
+) -> None:
+    for given in ([], ["--model", "auto"]):
+        done = vitkit_command("train", colours, *given, "minutes=2", "--dry-run", "--json")
+        assert done.code == 0
+        plan = json.loads(done.out)
+        assert plan["recipe"] == "small"
+        assert plan["minutes"] == 2.0
+        assert done.err.splitlines()[:2] == plan["reasons"]
+        assert plan["reasons"][0].startswith(f"model {plan['model']}, recipe small: 60 images of 3")
+        assert {f"model.name={plan['model']}"} < settings_by_origin(done.err)["auto"]
+
+
+def test_weights_bring_their_model_and_the_recipe_to_tune_them(
+    vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    given = ("--init", finished.directory, "epochs=1", "device=cpu", "precision=fp32")
+    done = vitkit_command("train", colours, *given, "--out", tmp_path / "run")
+    assert done.code == 0
+    said = settings_by_origin(done.err)
+    assert {"model.name=vit_tiny_patch16_224", "model.dim=16"} <= said["init"]
+    assert "layer_decay=0.75" in said["recipe finetune"]
+    notes = [line for line in done.err.splitlines() if line.startswith("note ")]
+    assert str(finished.directory) in notes[0]
+    assert vitkit.load(tmp_path / "run").classes == ["blue", "green", "red"]
+
+
+def test_a_teacher_is_a_run(
+    vitkit_command, finished: vitkit.Run, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    given = (*settings, "epochs=1", "--teacher", finished.directory, "--out", tmp_path / "run")
+    assert vitkit_command("train", colours, *given).code == 0
+    assert resumed_settings(tmp_path / "run", ()).settings.distill.teacher == str(
+        finished.directory
+    )
+
+
+def test_a_run_by_the_clock_shows_it(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    given = (*settings, "minutes=0.01", "--out", tmp_path / "run")
+    done = vitkit_command("train", colours, *given)
+    assert done.code == 0
+    last = done.err.splitlines()[-1]
+    assert last.startswith("epoch ") and "/" not in last.partition("img/s")[0]
+    assert last.endswith("of 0:01")
+    assert (
+        "length      0.01 minutes"
+        in vitkit_command("train", colours, *settings, "minutes=0.01", "--dry-run").out
+    )
+
+
+# A first day's mistakes
+
+
+def one_class(folder: Path, colours: Path, run: Path) -> list[object]:
+    shutil.copytree(colours / "red", folder / "red")
+    return [folder]
+
+
+def an_empty_class(folder: Path, colours: Path, run: Path) -> list[object]:
+    shutil.copytree(colours, folder, dirs_exist_ok=True)
+    (folder / "mauve").mkdir()
+    return [folder]
+
+
+def one_image_of_each_class(folder: Path, colours: Path, run: Path) -> list[object]:
+    for name in ("red", "green", "blue"):
+        (folder / name).mkdir()
+        shutil.copy(colours / name / "00.png", folder / name)
+    return [folder]
+
+
+def a_teacher_with_other_classes(folder: Path, colours: Path, run: Path) -> list[object]:
+    shutil.copytree(colours, folder, dirs_exist_ok=True)
+    (folder / "red").rename(folder / "mauve")
+    return [folder, "--teacher", run]
+
+
+def an_image_without_a_class(folder: Path, colours: Path, run: Path) -> list[object]:
+    shutil.copy(colours / "red" / "00.png", folder)
+    return [folder]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("arguments", "value", "remedy"),
+    [
+        (lambda f, c, r: [f / "absent"], "absent does not exist", "check the path"),
+        (lambda f, c, r: [f], "holds no image", "give a folder with one folder of images per"),
+        (one_class, "has one class only, 'red'", "a classifier needs at least two to learn"),
+        (an_empty_class, "mauve/ holds no image", "fill this folder or remove it"),
+        (one_image_of_each_class, "has one image of each class", "; add images, or set"),
+        (an_image_without_a_class, "holds 1 images but no class folders", "put them into one"),
+        (
+            a_teacher_with_other_classes,
+            "the teacher does not know 'mauve'",
+            "train the teacher on the same classes",
+        ),
+        (
+            lambda f, c, r: [c, "--teacher", f / "absent"],
+            "absent does not exist",
+            "give a run, a checkpoint or a weights file",
+        ),
+        (
+            lambda f, c, r: [c, "--init", f / "absent"],
+            "absent does not exist",
+            "give a run, a checkpoint or a weights file",
+        ),
+        (
+            lambda f, c, r: [c, "--init", c],
+            "holds no config.json",
+            "give a run or checkpoint directory, or a weights file",
+        ),
+        (
+            lambda f, c, r: [c, "--init", r, "--model", "resnet18"],
+            "is a vit_tiny_patch16_224, which is no kind of resnet18",
+            "leave the model out",
+        ),
+        (
+            lambda f, c, r: [c, "--recipe", "finetun"],
+            "no recipe is called 'finetun'",
+            "did you mean 'finetune'?; choose bigvision-s16, cct-cifar",
+        ),
+        (
+            lambda f, c, r: [c, "--recipe", f / "mine.yaml"],
+            "mine.yaml does not exist",
+            "the recipe",
+        ),
+        (lambda f, c, r: [c, "--model", "resnet19"], "'resnet19'", "did you mean 'resnet18'"),
+        (lambda f, c, r: [c, "minutes=0"], "minutes=0", "should be greater than 0"),
+        (lambda f, c, r: [c, "minutes=soon"], "minutes='soon'", "should be a valid number"),
+        (lambda f, c, r: [c, "epoch=3"], "'epoch'", "did you mean 'epochs'?"),
+        (
+            lambda f, c, r: [c, "--resume"],
+            "--resume needs --out",
+            "the directory of the run to go on with",
+        ),
+        (
+            lambda f, c, r: [c, "--resume", "--out", f],
+            "holds no run",
+            "leave --resume out to start one",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_remedy(
+    vitkit_command,
+    finished: vitkit.Run,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch,
+    arguments: Any,
+    value: str,
+    remedy: str,
+    more: list[str],
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = arguments(tmp_path / "data", colours, finished.directory)
+    done = vitkit_command("train", *made, *more)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1 and done.err.startswith("vitkit: ")
+    assert value in done.err
+    assert remedy in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["lr=0.5"], "lr=0.5 differs from the run, which has lr=0.01"),
+        (["minutes=3"], "minutes=3.0 differs from the run, which has minutes=null"),
+        (["--recipe", "deit"], "recipe=deit differs from the run, which has recipe=null"),
+        (["--model", "resnet18"], "model.name=resnet18 differs from the run"),
+        (["--init", "/ckpt"], "init=/ckpt differs from the run, which has init=null"),
+        (["--teacher", "/ckpt"], "distill.teacher=/ckpt differs from the run, which has distill."),
+    ],
+)
+def test_resuming_with_a_change_is_one_line(
+    vitkit_command, finished: vitkit.Run, colours: Path, changed: list[str], said: str
+) -> None:
+    done = vitkit_command("train", colours, "--resume", "--out", finished.directory, *changed)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert "leave it out to resume, or start a new run" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_resuming_with_the_same_options_is_none(
+    vitkit_command, finished: vitkit.Run, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished.directory, tmp_path / "run")
+    resume = ("train", colours, *settings, "--resume", "--out", tmp_path / "run")
+    assert vitkit_command(*resume, "--recipe", "none", "--model", "auto").code == 0

@@ -6,6 +6,7 @@ import pytest
 from vitkit.data.audit import (
     check_classes,
     check_contents,
+    check_counts,
     check_unreadable,
     content_key,
     load_contents,
@@ -82,6 +83,13 @@ def test_a_class_unknown_in_train_is_refused(split: str) -> None:
 
 def test_classes_in_train_may_be_absent_elsewhere() -> None:
     check_classes(labelled(("a", "train"), ("b", "train"), ("a", "test")))
+
+
+def test_one_image_of_each_class_leaves_none_to_score_on() -> None:
+    with pytest.raises(DataError, match="pets has one image of each class, .*; add images, or set"):
+        check_counts(labelled(("a", None), ("b", None), ("c", None)))
+    check_counts(labelled(("a", None), ("b", None), ("b", None)))
+    check_counts(labelled(("a", "train"), ("b", "train")))  # as its own splits say
 
 
 def test_imbalance_is_of_all_splits() -> None:

@@ -62,6 +62,20 @@ def check_classes(source: Source) -> None:
             )
 
 
+def check_counts(source: Source) -> None:
+    """Check that some images can be kept from training, to score a model on.
+
+    Raises:
+        DataError: the source has no splits, and one image of every class.
+    """
+    whole = not any(sample.split for sample in source.samples)
+    if whole and len(source.samples) == len({sample.label for sample in source.samples}):
+        raise DataError(
+            f"{source.name} has one image of each class, so none is left to score the model on; "
+            "add images, or set data.val_fraction=0 data.test_fraction=0"
+        )
+
+
 def content_key(image: NDArray[np.uint8]) -> bytes:
     """128 bits that two images share if and only if, for all practice, shape and pixels agree."""
     key = blake2b(repr((image.shape, image.dtype.str)).encode(), digest_size=16)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.data.sources import open_source
+from vitkit.errors import ConfigError
 from vitkit.models import CONFIGS, FAMILIES, find_config
 from vitkit.models.cnn import CNN
 from vitkit.progress import Listener, silent
@@ -75,11 +76,21 @@ def recipe_for(name: str) -> str:
 
 
 def of_weights(init: str, name: Any, listen: Listener) -> dict[str, Choice]:
-    """The model that weights are of, with what their logits depend on; their size of images too."""
+    """The model that weights are of, with what their logits depend on; their size of images too.
+
+    Raises:
+        ConfigError: a model of another family is named beside them.
+        CheckpointError, WeightsError: they cannot be read.
+    """
     if name is None:
         stored = store.load(init, listen=listen)
     else:
         stored = load_for(str(name), init, None, listen)
+        if type(find_config(architecture_of(name))) is not type(stored.config):
+            raise ConfigError(
+                f"init={init} is a {stored.architecture}, which is no kind of {name}; leave the "
+                "model out"
+            )
     own = CONFIGS[stored.architecture]
     values: dict[str, Any] = {"model.name": stored.architecture if name is None else name}
     if name is None or architecture_of(name) == stored.architecture:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitkit import whole_file
 from vitkit.classifier import load
-from vitkit.data.audit import check_classes
+from vitkit.data.audit import check_classes, check_counts
 from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
@@ -86,6 +86,8 @@ def prepare(
     )
     source = open_source(data, limits=limits)
     check_classes(source)
+    if settings.data.val_fraction or settings.data.test_fraction:
+        check_counts(source)
     overrides = {**settings.config_overrides, "num_classes": len(source.classes)}
     config = find_config(settings.architecture, **overrides)
     preprocess = Preprocess(
