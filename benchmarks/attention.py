@@ -1,7 +1,7 @@
 """Fused attention against explicit products on a CPU: the table behind the rule in `attend`.
 
-    python benchmarks/attention.py --threads 2 --out benchmarks/results/attention-cpu.json
-    python benchmarks/attention.py --stored benchmarks/results/attention-cpu.json
+    python -m benchmarks.attention --threads 2 --out benchmarks/results/attention-cpu.json
+    python -m benchmarks.attention --stored benchmarks/results/attention-cpu.json
 
 The second only tells how often today's rule is right for what was measured then.
 

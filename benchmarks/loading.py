@@ -10,9 +10,6 @@ Other work on the machine disturbs images per second more than the processor tim
 of all processes together, whose ratio is the same where nothing else runs and all cores are busy.
 """
 
-import argparse
-import datetime
-import json
 import multiprocessing
 import os
 import statistics
@@ -26,11 +23,11 @@ import numpy as np
 import PIL
 import timm
 import torch
+from benchmarks.record import keep, parser
 from PIL import Image
 from timm.data import create_dataset, create_loader
 from torch import Tensor
 
-import vitkit
 from vitkit.data.augment.geometry import random_mirror
 from vitkit.data.crop import RandomCrop, resize
 from vitkit.data.image import View
@@ -165,14 +162,12 @@ def compare(folder: Path, images: int, workers: int, turns: int) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
-    parser.add_argument("--machine", default="", help="a word about the processor")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=1000)
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--turns", type=int, default=15)
+    options.set_defaults(threads=1)
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -185,18 +180,10 @@ def main() -> None:
         "batch_size": BATCH,
         "dtype": "float32",
         "workers": arguments.workers,
-        "threads": arguments.threads,
-        "machine": arguments.machine,
-        "torch": torch.__version__,
         "timm": timm.__version__,
         "pillow": PIL.__version__,
-        "vitkit": vitkit.__version__,
-        "date": datetime.date.today().isoformat(),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n", "utf-8")
+    keep(result, arguments)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,14 @@ memory, and take turns. One side gathers each batch, changes it at random and no
 the other gets the same normalised batch over and over. A share of 1 would be data for nothing.
 """
 
-import argparse
-import datetime
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.record import keep, parser
 
-import vitkit
 from vitkit.progress import silent
 from vitkit.training import step as steps
 from vitkit.training.dataset import read_dataset
@@ -75,26 +71,13 @@ def compare(data: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--data", default="../shared/data/cifar10-jpeg.zip")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--machine", default="", help="a word about the processor")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options.add_argument("--data", default="../shared/data/cifar10-jpeg.zip")
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     result = compare(arguments.data, arguments.settings)
-    result |= {
-        "threads": arguments.threads,
-        "machine": arguments.machine,
-        "torch": torch.__version__,
-        "vitkit": vitkit.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n", "utf-8")
+    keep(result, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training speed: vitkit's step against the same ViT written plainly, on CIFAR-10 in memory.
 
-    python benchmarks/train.py --data ../shared/data/cifar10-jpeg.zip --epochs 3 --threads 2 \\
+    python -m benchmarks.train --data ../shared/data/cifar10-jpeg.zip --epochs 3 --threads 2 \\
         --out benchmarks/results/train-cpu.json
 
 The plain side is what one writes by hand: `nn.MultiheadAttention` in float32, AdamW, one loop over
@@ -9,21 +9,17 @@ the start and must give the same logits. Then they take turns, a few steps each,
 at the end: a faster step is worth nothing if it learns less.
 """
 
-import argparse
-import datetime
-import json
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from benchmarks.record import keep, parser
 from torch import Tensor, nn
 
-import vitkit
 from vitkit.models.vit import ViT
 from vitkit.progress import silent
 from vitkit.runtime.engine import Engine
@@ -204,28 +200,15 @@ def compare(data: str, epochs: int, images: int | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="../shared/data/cifar10-jpeg.zip")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--images", type=int, help="train on so many images only")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--machine", default="", help="a word about the processor")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--data", default="../shared/data/cifar10-jpeg.zip")
+    options.add_argument("--epochs", type=int, default=3)
+    options.add_argument("--images", type=int, help="train on so many images only")
+    arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     result = compare(arguments.data, arguments.epochs, arguments.images)
-    result |= {
-        "threads": arguments.threads,
-        "machine": arguments.machine,
-        "torch": torch.__version__,
-        "vitkit": vitkit.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n", "utf-8")
+    keep(result, arguments)
 
 
 if __name__ == "__main__":

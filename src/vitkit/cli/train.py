@@ -53,7 +53,7 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier on a folder of images, from scratch, from weights, or with a teacher."""
+    """Train a classifier on a folder of images."""
     from vitkit.errors import ConfigError
     from vitkit.training.config import parse
     from vitkit.training.directory import check_directory, resumed_settings
