@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python -m
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench bench-recipes clean
 
 demo: .venv/installed
 	$(RUN) vitkit demo
@@ -22,6 +22,13 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(RUN) benchmarks.attention
 	$(RUN) benchmarks.train
+	$(RUN) benchmarks.loop
+	$(RUN) benchmarks.loading
+
+bench-recipes: .venv/installed-dev
+	$(RUN) benchmarks.recipes cifar10
+	$(RUN) benchmarks.recipes flowers
+	$(RUN) benchmarks.recipes distillation
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
