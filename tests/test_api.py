@@ -3,11 +3,13 @@
 import importlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
@@ -310,6 +312,86 @@ def test_overrides_reach_the_run(colours: Path, tiny: dict[str, Any], tmp_path: 
     assert classifier.architecture == "swin_tiny_patch4_window7_224"
     assert classifier.preprocess.image_size == (8, 16)
     assert len(run.metrics) == 1
+
+
+def test_recipe_weights_and_teacher_are_arguments(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    quick = {"epochs": 1, "device": "cpu", "precision": "fp32"}
+    run = vitkit.train(
+        colours,
+        recipe="linear-probe",
+        init=finished.directory,
+        teacher=str(finished.directory),
+        out=tmp_path / "run",
+        **quick,
+    )
+    saved = yaml.safe_load((run.directory / "config.yaml").read_text())
+    assert saved["recipe"] == "linear-probe"
+    assert saved["init"] == saved["distill"]["teacher"] == str(finished.directory)
+    assert (saved["tune"], saved["optimizer"], saved["epochs"]) == ("head", "sgd", 1)
+    assert saved["model"]["dim"] == 16
+
+
+def test_without_a_model_one_is_chosen_and_learns(colours: Path, tmp_path: Path) -> None:
+    quick = {"epochs": 8, "batch_size": 8, "device": "cpu"}
+    heard: list[Progress] = []
+    run = vitkit.train(colours, out=tmp_path / "run", listen=heard.append, **quick)
+    assert run.evaluation is not None
+    assert run.evaluation.top1 >= 0.9  # colours are easy
+    saved = yaml.safe_load((run.directory / "config.yaml").read_text())
+    assert saved["recipe"] == "small"
+    again = vitkit.train(colours, model="auto", out=tmp_path / "again", **{**quick, "epochs": 1})
+    assert again.load().architecture == run.load().architecture == saved["model"]["name"]
+
+
+# By the clock
+
+CLOCK = {"minutes": 0.05, "epochs": 1, "batch_size": 64}  # 3 seconds; one epoch takes a tenth
+
+
+@pytest.fixture(scope="module")
+def timed(tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> vitkit.Run:
+    open_source("digits")  # whose library takes a second to load, once
+    out = tmp_path_factory.mktemp("timed") / "run"
+    return vitkit.train("digits", out=out, **{**tiny, **CLOCK, "min_lr": 1e-6})
+
+
+def test_a_run_by_the_clock_ends_on_time(timed: vitkit.Run) -> None:
+    rows = timed.metrics
+    assert timed.finished
+    assert rows[-1]["seconds"] < 3 + 1  # and a slow machine's last step and scoring
+    assert rows[-1]["epoch"] > 1  # epochs are not the limit
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_a_run_by_the_clock_ends_with_a_low_rate(timed: vitkit.Run) -> None:
+    rates = [row["lr"] for row in timed.metrics]
+    assert rates[-1] < 0.1 * 1e-2
+    assert rates[-1] == min(rates)
+    assert timed.evaluation is not None
+    assert timed.evaluation.images == 360
+
+
+def test_by_the_clock_scoring_takes_little(timed: vitkit.Run) -> None:
+    steps = [row["step"] for row in timed.metrics]
+    assert len(steps) < steps[-1] / -(-1294 // 64)  # short epochs share a row
+
+
+def test_a_run_by_the_clock_goes_on_with_what_is_left(tiny: dict[str, Any], tmp_path: Path) -> None:
+    asked = iter(range(10**9))
+    given = {**tiny, **CLOCK, "min_lr": 1e-6, "out": tmp_path / "run"}
+    stopped = vitkit.train("digits", stop=lambda: next(asked) >= 40, **given)
+    assert not stopped.finished
+    started = time.monotonic()
+    run = vitkit.train("digits", resume=True, **given)
+    assert run.finished
+    assert time.monotonic() - started < 3 + 3  # reading and the report are not in the 3 seconds
+    last = run.metrics[-1]
+    assert last["step"] > 41
+    assert last["seconds"] < 3 + 1
+    assert last["lr"] < 0.1 * 1e-2
 
 
 def test_an_argument_that_is_no_setting_is_refused(colours: Path, tmp_path: Path) -> None:

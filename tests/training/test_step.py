@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import vitkit
 from vitkit.models.backbone import Backbone
 from vitkit.training.config import resolve
 from vitkit.training.run import make_learner, prepare
@@ -72,12 +74,17 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor], atol: float =
 
 
 def weights(learner: Learner) -> dict[str, Tensor]:
-    """The weights alone; keys' biases get no gradient but rounding, of which Adam makes steps."""
-    parameters = {k: v.detach().clone() for k, v in learner.model.named_parameters()}
-    for name, value in parameters.items():
+    """The weights alone, but for what is nothing but rounding."""
+    return without_key_biases({k: v.detach() for k, v in learner.model.named_parameters()})
+
+
+def without_key_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys' biases get no gradient but rounding, of which Adam makes steps."""
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    for name, value in copies.items():
         if name.endswith("qkv.bias"):
             value[len(value) // 3 : 2 * len(value) // 3] = 0
-    return parameters
+    return copies
 
 
 # In parts
@@ -148,6 +155,31 @@ def test_a_step_that_is_made_again_gives_the_same(make: Make) -> None:
     torch.manual_seed(321)  # the state around it does not matter
     take(second)
     assert_equal(everything(second), everything(first))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [{"model.name": "deit_tiny_distilled_patch16_224"}, RESNET],
+    ids=["two heads", "resnet"],
+)
+def test_a_compiled_model_learns_the_same(
+    finished: vitkit.Run, colours: Path, tiny: dict[str, Any], tmp_path: Path, model: dict[str, Any]
+) -> None:
+    sizes = {key: value for key, value in tiny.items() if key.startswith("model.")}
+    rest = {key: value for key, value in tiny.items() if key not in sizes}
+    given = rest | (model if model is RESNET else {**sizes, **model})
+    given |= {"epochs": 1, "lr": 1e-3, "distill.teacher": str(finished.directory)}
+    plain = vitkit.train(colours, out=tmp_path / "plain", **given)
+    compiled = vitkit.train(colours, out=tmp_path / "compiled", **given, compile=True)
+    for name in ("best", "last"):
+        one, other = (
+            load_file(run.directory / name / "model.safetensors") for run in (plain, compiled)
+        )
+        assert_equal(without_key_biases(other), without_key_biases(one), atol=1e-4)
+    assert compiled.metrics[0]["train_loss"] == pytest.approx(
+        plain.metrics[0]["train_loss"], abs=1e-4
+    )
 
 
 # Precision
