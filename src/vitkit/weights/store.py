@@ -162,6 +162,8 @@ def load(
 
 def best_of_run(path: Path) -> Path:
     """The weights to predict with in a run's directory; any other path as it is."""
+    if not path.is_dir():  # of a name that is too long the system says that of itself
+        return path
     return next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
 
 
