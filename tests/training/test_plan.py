@@ -347,6 +347,17 @@ def test_an_interrupted_run_that_started_from_another_goes_on(
     assert parts.evaluation == whole.evaluation
 
 
+def test_a_run_goes_on_without_the_weights_that_it_started_from(
+    vit: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(vit.directory / "best", tmp_path / "start")
+    given = {"init": tmp_path / "start", **QUICK, "out": tmp_path / "run"}
+    stop = asking(0)
+    assert not vitkit.train(colours, stop=lambda: next(stop), **given).finished
+    shutil.rmtree(tmp_path / "start")
+    assert vitkit.train(colours, resume=True, out=tmp_path / "run").finished
+
+
 def test_adapters_need_attention(resnet: vitkit.Run, colours: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a ResNet has no attention for low-rank adapters") as e:
         vitkit.train(colours, recipe="lora", init=resnet.directory, out=tmp_path / "r", **QUICK)
