@@ -130,9 +130,7 @@ def make_model(
         notes += account(settings.init, stored, config, adapted).splitlines()
         if len(stored.classes) == len(classes) and stored.classes != tuple(classes):
             model.reset_classifier(len(classes))
-            notes.append(
-                "the classifier is new: the weights have classes of other names, or in another order"
-            )
+            notes.append("the classifier is new: the weights' classes differ in name or order")
     if settings.tune == "head":
         tune.head(model)
     elif settings.tune == "lora":
