@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(RUN) vitkit demo
 
 test: .venv/installed-dev
-	$(RUN) pytest -m "not slow"
+	$(RUN) pytest -m "not slow" --numprocesses auto
 
 test-slow: .venv/installed-dev
 	$(RUN) pytest -m slow
