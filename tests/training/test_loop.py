@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.transforms import Preprocess
+from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.progress import Progress, silent
 from vitkit.training.config import resolve
@@ -265,6 +266,27 @@ def test_a_loss_that_is_never_finite_again_names_the_remedy() -> None:
     learner = make_learner(settings_with(lr=1e30, clip_grad=0, warmup_epochs=0, max_bad_steps=3))
     with pytest.raises(Diverged, match=r"3 steps in a row, .* lr=1e\+30 may be too high, try lr=3"):
         run(learner, coloured(80))
+
+
+def test_weights_whose_validation_is_not_finite_are_never_saved() -> None:
+    """Steps that were finite can lead there; then nothing is good of what `Diverged` would save."""
+    learner = make_learner(settings_with(epochs=2, ema=0))
+    settings, saved = learner.settings, []
+    learner.model.register_forward_hook(
+        lambda model, given, made: made if model.training else made * torch.nan
+    )
+    with pytest.raises(ConfigError, match=f"lr={settings.lr:g} may be too high") as caught:
+        fit(
+            learner,
+            coloured(24),
+            coloured(6),
+            Position(),
+            on_epoch=lambda row, best: saved.append(row),
+            listen=silent,
+            stop=lambda: False,
+        )
+    assert not isinstance(caught.value, Diverged)
+    assert not saved
 
 
 def test_steps_that_are_not_finite_change_nothing_and_are_counted() -> None:

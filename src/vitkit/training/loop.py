@@ -45,6 +45,10 @@ def fit(
 
     After every epoch `on_epoch` gets its figures, and whether its weights are the best so far. By
     the clock, short epochs share a row; and time is left for the `held_out` images to be scored.
+
+    Raises:
+        Diverged: too many steps in a row had no finite loss or gradient.
+        ConfigError: the validation loss is not finite.
     """
     settings = learner.settings
     steps = steps_per_epoch(len(train), settings)
@@ -149,7 +153,7 @@ def count_step(position: Position, images: int, finite: bool, settings: TrainSet
 
 
 class Diverged(ConfigError):
-    """Training that goes nowhere; what the weights were before is still there."""
+    """Training that goes nowhere; the weights are still those of the last step that was finite."""
 
 
 def likely_cause(position: Position, settings: TrainSettings) -> str:
@@ -162,8 +166,9 @@ def likely_cause(position: Position, settings: TrainSettings) -> str:
 
 
 def _check_finite(loss: float | None, position: Position, settings: TrainSettings) -> None:
+    """Refuse weights whose validation loss is not finite, before they are saved."""
     if loss is not None and not math.isfinite(loss):
-        raise Diverged(
+        raise ConfigError(
             f"the validation loss became {loss} after step {position.step}; "
             f"{likely_cause(position, settings)}"
         )
