@@ -53,7 +53,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
         return torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()
 
     source = Source("fake", ("a", "b"), tuple(Sample(str(i), 0) for i in range(images)), read)
-    monkeypatch.setattr("vitkit.training.plan.open_source", lambda data: source)
+    monkeypatch.setattr("vitkit.training.plan.open_data", lambda data, settings: source)
 
 
 @pytest.mark.parametrize("images", [50, 20_000])

@@ -19,17 +19,27 @@ from vitkit.data.audit import (
 from vitkit.data.layout import SPLITS
 from vitkit.data.loader import fits, read_all, survey
 from vitkit.data.manifest import save_csv
-from vitkit.data.sources import Source
+from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
 from vitkit.training.sampling import EVALUATION_BATCH, Examples
-from vitkit.training.settings import TrainSettings
+from vitkit.training.settings import DataSettings, TrainSettings
 
 Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
+
+
+def open_data(data: str | Path, settings: DataSettings) -> Source:
+    """List the images of DATA, none of which may be larger than the settings allow.
+
+    Raises:
+        DataError: there is no such data, or it cannot be read.
+    """
+    limits = Limits.of(megapixels=settings.max_megapixels, megabytes=settings.max_megabytes)
+    return open_source(data, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)

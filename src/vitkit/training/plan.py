@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vitkit.data.sources import open_source
 from vitkit.errors import ConfigError
 from vitkit.models import CONFIGS, FAMILIES, find_config
 from vitkit.models.cnn import CNN
@@ -22,6 +21,7 @@ from vitkit.training.config import (
     resolve,
     without_model,
 )
+from vitkit.training.dataset import open_data
 from vitkit.training.recipe import read_recipe
 from vitkit.weights import store
 from vitkit.weights.pretrained import load_for
@@ -63,7 +63,7 @@ def plan(
     elif name is not None:
         recipe = recipe or recipe_for(str(name))
     elif "model.name" not in own:
-        answer = choose(look_at(open_source(data)), settled, recipe)
+        answer = choose(look_at(open_data(data, settled.data)), settled, recipe)
         chosen = {key: Choice(value, AUTO) for key, value in answer.settings.items()}
         recipe, reasons = answer.recipe, answer.reasons
     return replace(resolve(given, recipe=recipe, chosen=chosen, origin=origin), reasons=reasons)

@@ -17,12 +17,6 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def describe_recipe(name: str) -> str:
-    """The first line of a recipe's header: what it is for."""
-    first = (FOLDER / f"{name}.yaml").read_text("utf-8").partition("\n")[0]
-    return first.lstrip("# ")
-
-
 def read_recipe(recipe: str) -> tuple[str, dict[str, Any]]:
     """The name and the values, by dotted keys, of one of ours, or of a .yaml or .yml file.
 

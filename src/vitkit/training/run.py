@@ -15,7 +15,7 @@ from torch import Tensor
 from vitkit import whole_file
 from vitkit.classifier import load
 from vitkit.data.audit import check_classes, check_counts
-from vitkit.data.sources import Limits, Source, open_source
+from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.models import build, find_config
@@ -27,7 +27,7 @@ from vitkit.training import directory as files
 from vitkit.training import tune
 from vitkit.training.checkpoint import load_state, replacing_directory, save_state
 from vitkit.training.config import Resolved
-from vitkit.training.dataset import Dataset, read_dataset, write_dataset
+from vitkit.training.dataset import Dataset, open_data, read_dataset, write_dataset
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.doubts import doubts
@@ -81,10 +81,7 @@ def prepare(
         ConfigError, DataError: settings or data that cannot work, or not together.
     """
     settings = resolved.settings
-    limits = Limits.of(
-        megapixels=settings.data.max_megapixels, megabytes=settings.data.max_megabytes
-    )
-    source = open_source(data, limits=limits)
+    source = open_data(data, settings.data)
     check_classes(source)
     if settings.data.val_fraction or settings.data.test_fraction:
         check_counts(source)
@@ -106,7 +103,8 @@ def prepare(
     with own_state(settings.threads):
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
-    notes += doubts(settings, config, len(source.samples))
+    trained_on = sum(sample.split in (None, "train") for sample in source.samples)
+    notes += doubts(settings, config, trained_on)
     return Prepared(resolved, source, preprocess, model.to(device), device, teacher, tuple(notes))
 
 

@@ -154,7 +154,7 @@ class TrainSettings(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: Least0 = 2.0  # half of the run at most
     cooldown_epochs: Least0 = 0.0  # at the end, at min_lr
-    weight_decay: Least0 = 0.05  # decoupled; of matrices only
+    weight_decay: Least0 = 0.05  # of matrices only; decoupled, but for sgd, as is usual there
     betas: tuple[Share, Share] = (0.9, 0.999)
     momentum: Share | None = None  # of sgd and muon; None: 0.9 and 0.95
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the rate, from layer to layer down
