@@ -30,10 +30,10 @@ from torch import Tensor
 
 from vitkit.data.augment.geometry import random_mirror
 from vitkit.data.crop import RandomCrop, resize
-from vitkit.data.image import View
 from vitkit.data.sources import Source, open_source
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
+from vitkit.data.view import View
 
 WIDTH, HEIGHT, QUALITY, SIDE, BATCH = 500, 375, 90, 224, 64
 CROP = RandomCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-from vitkit.data.image import _READERS, View, decode, read_file
+from vitkit.data.image import _READERS, decode, read_file
+from vitkit.data.view import View
 from vitkit.errors import ImageError
 
 Pixels = NDArray[np.uint8]

@@ -18,10 +18,10 @@ from torchvision.transforms import RandomResizedCrop
 
 from vitkit.data import crop as crops
 from vitkit.data.crop import RandomCrop, resize
-from vitkit.data.image import View
 from vitkit.data.sources import Source, open_source
 from vitkit.data.stream import Share, Stream, read_one, read_share
 from vitkit.data.transforms import RESAMPLING, Preprocess
+from vitkit.data.view import View
 from vitkit.errors import ConfigError, DataError
 
 SMALL = Preprocess(image_size=(12, 16))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitkit.data.image import View
 from vitkit.data.transforms import RESAMPLING
+from vitkit.data.view import View
 from vitkit.errors import ConfigError
 
 TRIES = 10  # boxes drawn until one lies within the image

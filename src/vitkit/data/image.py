@@ -5,8 +5,6 @@ import stat
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -23,42 +21,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from vitkit.data import container
+from vitkit.data.view import Viewer
 from vitkit.errors import ImageError
 
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 64_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The part of an upright image that is wanted, in pixels, and the size that will do for it."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    least: tuple[int, int]  # height and width; what is larger may come at 1/2, 1/4 or 1/8
-
-    @property
-    def divisor(self) -> int:
-        """The largest of JPEG's reductions that leaves at least `least`."""
-        room = min(self.height / self.least[0], self.width / self.least[1])
-        return max(divisor for divisor in (1, 2, 4, 8) if divisor <= max(room, 1))
-
-    def box(self, divisor: int = 1) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom in the reduced image; edges between pixels go outwards."""
-        ends = (self.left + self.width, self.top + self.height)
-        right, bottom = (-(-end // divisor) for end in ends)
-        return self.left // divisor, self.top // divisor, right, bottom
-
-
-Viewer = Callable[[int, int], View]  # of height and width
-
-
-def cut(image: NDArray[np.uint8], view: Viewer) -> NDArray[np.uint8]:
-    """The part of an image, (H, W, 3), that `view` chooses: (h, w, 3)."""
-    left, top, right, bottom = view(*image.shape[:2]).box()
-    return image[top:bottom, left:right]
 
 
 def read_file(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:

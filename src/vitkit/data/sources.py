@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from vitkit.data import synthetic
 from vitkit.data.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Archive, open_archive
 from vitkit.data.folder import Folder, is_taken, list_folder
-from vitkit.data.image import MAX_BYTES, MAX_PIXELS, Viewer, cut, decode
+from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
 from vitkit.data.layout import Row, arrange
 from vitkit.data.manifest import load_manifest
+from vitkit.data.view import Viewer, cut
 from vitkit.errors import DataError, nearest
 
 BUILT_IN = ("digits", "shapes")

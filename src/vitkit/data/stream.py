@@ -26,10 +26,10 @@ from PIL import Image
 from torch import Tensor
 
 from vitkit.data.crop import RandomCrop, resize
-from vitkit.data.image import View
 from vitkit.data.loader import default_workers
 from vitkit.data.sources import Reader, Source
 from vitkit.data.transforms import Preprocess
+from vitkit.data.view import View
 from vitkit.errors import ConfigError, DataError, ImageError
 
 AHEAD = 3  # batches
