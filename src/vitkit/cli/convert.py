@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitkit.cli.options import Json
 from vitkit.cli.screen import Screen, visible
+
+if TYPE_CHECKING:
+    from vitkit.weights.adapt import Adapted
+    from vitkit.weights.store import Stored
 
 
 def convert(
@@ -64,21 +68,24 @@ def convert(
     network, adapted = stored.build_as(target)
     conversion.convert(stored, network, destination, to)
     if as_json:
-        rows = [change.to_json() for change in adapted.changes]
-        result = {
-            "source": stored.source,
-            "architecture": stored.architecture,
-            "guessed": stored.notes,
-            "to": to,
-            "destination": str(destination),
-            "tensors": rows,
-        }
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps(as_data(stored, adapted, to, destination), indent=2))
         return
     typer.echo(visible_lines(account(source, stored, target, adapted)))
     if lost := conversion.lost_numerics(target, to):
         typer.echo(f"{'changed':<8}  {lost}")
     typer.echo(f"{'written':<8}  {visible(str(destination))}, as {to} has it")
+
+
+def as_data(stored: "Stored", adapted: "Adapted", to: str, destination: Path) -> dict[str, Any]:
+    """What was read, guessed, changed and written."""
+    return {
+        "source": stored.source,
+        "architecture": stored.architecture,
+        "guessed": stored.notes,
+        "to": to,
+        "destination": str(destination),
+        "tensors": [change.to_json() for change in adapted.changes],
+    }
 
 
 def visible_lines(text: str) -> str:

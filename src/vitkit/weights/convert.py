@@ -14,7 +14,12 @@ from vitkit.models.backbone import Backbone, Config
 from vitkit.models.vit import ViTConfig
 from vitkit.weights import store
 from vitkit.weights.describe import CONFIG, PREPROCESSOR
-from vitkit.weights.formats import huggingface_config, layout_for, timm_config
+from vitkit.weights.formats import (
+    huggingface_config,
+    huggingface_preprocess,
+    layout_for,
+    timm_config,
+)
 from vitkit.weights.formats.torchvision import buffers
 from vitkit.weights.store import Stored, write_checkpoint
 from vitkit.whole_file import replacing
@@ -84,7 +89,7 @@ def written(stored: Stored, model: Backbone, to: str) -> tuple[dict[str, Tensor]
         theirs |= mask_token(stored, config)
     return theirs, {
         CONFIG: huggingface_config.write_config(config, names),
-        PREPROCESSOR: huggingface_config.write_preprocess(preprocess),
+        PREPROCESSOR: huggingface_preprocess.write_preprocess(preprocess),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from vitkit.errors import CheckpointError, ConfigError, WeightsError
 from vitkit.models import find_config
 from vitkit.models.backbone import Config
-from vitkit.weights.formats import huggingface_config, timm_config
+from vitkit.weights.formats import huggingface_config, huggingface_preprocess, timm_config
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
@@ -99,7 +99,7 @@ def _huggingface(cfg: Mapping[str, Any], path: Path) -> Told:
     if (path / PREPROCESSOR).is_file():
         theirs = json.loads((path / PREPROCESSOR).read_text("utf-8"))
         size = settings.get("image_size", (224, 224))
-        preprocess = huggingface_config.read_preprocess(theirs, size)
+        preprocess = huggingface_preprocess.read_preprocess(theirs, size)
     return Told(
         source="huggingface",
         family=family,

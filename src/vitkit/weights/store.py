@@ -136,7 +136,15 @@ def load(
             classes=told.classes,
             preprocess=told.preprocess or {},
         )
-    layout = detect(tensors, source)
+    return translated(path, tensors, told, detect(tensors, source))
+
+
+def translated(path: Path, tensors: Mapping[str, Tensor], told: Told, layout: Layout) -> Stored:
+    """A checkpoint of another layout under our names; what it does not say is inferred.
+
+    Raises:
+        WeightsError: a tensor has no place in the layout, or there is no such model.
+    """
     ours, left = layout.read(tensors)
     unknown = [name for name in left if not layout.ignores(name)]
     if unknown:
