@@ -217,7 +217,7 @@ def test_no_image_at_all(classifier: Classifier, wrong: Any) -> None:
         classifier.predict([picture(0), wrong])
 
 
-@pytest.mark.parametrize("wrong", [3, None, 2.5, object()], ids=str)
+@pytest.mark.parametrize("wrong", [3, None, 2.5, object()], ids=lambda wrong: type(wrong).__name__)
 def test_neither_an_image_nor_several(classifier: Classifier, wrong: Any) -> None:
     for use in (classifier.predict, classifier.embed):
         with pytest.raises(ConfigError, match="is no image; give a path, bytes, a PIL image or an"):

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from html_page import Page
 from vitkit.data.audit import DataSummary
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions
 from vitkit.report import page as page_module
@@ -20,48 +20,8 @@ from vitkit.report.frame import duration, percent
 from vitkit.report.page import render, write_report
 from vitkit.training.config import Setting
 
-VOID = {"meta", "link", "img", "br"}
 PARTS = ["Data", "Training", "Confusion", "Classes", "Mistakes", "Configuration", "Environment"]
 HOSTILE = """<img src=x onerror="alert('1')">&amp;</script>"""
-
-
-class Page(HTMLParser):
-    """The parsed page: its words, elements and tables; fails on elements that do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.headings: list[str] = []
-        self.words = ""
-        self.rows: list[list[str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"style", "script"} & set(self.open):
-            return
-        self.words += data.replace("\u202f", " ")
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data.replace("\u202f", " ")
 
 
 def evaluation(num_classes: int = 10, images: int = 360, prefix: str = "class ") -> Evaluation:

@@ -4,54 +4,13 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 
+from html_page import Page
 from vitkit.study.page import render, render_picture, write_pages
 from vitkit.study.record import Record
 from vitkit.study.results import Result
 
-VOID = {"meta", "link", "img", "br"}
 HOSTILE = """<img src=x onerror="alert('1')">&amp;</script>"""
-
-
-class Page(HTMLParser):
-    """The words, elements, headings and rows of a page; fails on elements that do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.headings: list[str] = []
-        self.words = ""
-        self.rows: list[list[str]] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"style", "script"} & set(self.open):
-            return
-        data = data.replace("\u202f", " ")
-        self.words += data
-        if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
 
 
 def test_everything_is_there(done: Record) -> None:
