@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vitkit.data.sources import Sample, Source, open_source
 from vitkit.errors import ConfigError, ImageError
@@ -14,6 +15,7 @@ from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.models.vit import ViTConfig
 from vitkit.training.auto import (
+    BF16_CORE_FLOPS,
     CORE_FLOPS,
     LOOKED_AT,
     NO_HURRY,
@@ -22,6 +24,7 @@ from vitkit.training.auto import (
     Answer,
     Facts,
     choose,
+    flops,
     look_at,
 )
 from vitkit.training.config import without_model
@@ -33,6 +36,7 @@ FEW, MEDIUM, MANY = 800, 50_000, 5_000_000
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("vitkit.training.auto.default_workers", lambda: 2)
+    monkeypatch.setattr("vitkit.training.auto.gains_from_bf16", lambda device: False)
 
 
 def answer(images: int, side: int = 300, recipe: str | None = None, **given: Any) -> Answer:
@@ -212,3 +216,11 @@ def test_unreadable_images_have_no_size() -> None:
 def test_real_images_are_looked_at(colours: Path) -> None:
     assert look_at(open_source(colours)) == Facts(60, 3, 10)
     assert look_at(open_source("digits")) == Facts(1797, 10, 8)
+
+
+def test_a_core_that_multiplies_in_bfloat16_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitkit.training.auto.gains_from_bf16", lambda device: True)
+    cpu = torch.device("cpu")
+    assert flops(cpu, without_model({})) == 2 * BF16_CORE_FLOPS
+    assert flops(cpu, without_model({"threads": 1})) == BF16_CORE_FLOPS
+    assert flops(cpu, without_model({"precision": "fp32"})) == 2 * CORE_FLOPS

@@ -11,18 +11,21 @@ from math import inf
 from statistics import median
 from typing import Any
 
+import torch
+
 from vitkit.data.loader import default_workers
 from vitkit.data.sources import Source
 from vitkit.errors import ImageError
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
-from vitkit.runtime.device import choose_device
+from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
 from vitkit.training.settings import TrainSettings
 
 SIDES = (224, 192, 160, 128, 96, 64, 48, 32)  # pixels that an image may be brought to
 COMPACT = "vitc_compact_32"
 LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
+BF16_CORE_FLOPS = 1.2e11  # on a core that multiplies in bfloat16
 NO_HURRY = 60.0  # minutes that a run which is given none is chosen for
 
 
@@ -89,7 +92,7 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     rule = next(r for r in RULES if facts.images <= r.images and facts.side <= r.side)
     device = choose_device(given.device)
     minutes = given.minutes or NO_HURRY
-    speed = GPU_FLOPS if device.type == "cuda" else CORE_FLOPS * default_workers()
+    speed = flops(device, given)
     seconds = 60 * minutes / max(facts.images, 1)  # for one image
     sides = [(s, s) for s in SIDES if rule.least <= s <= max(facts.side, rule.least)]
     fixed = given.data.image_size
@@ -109,6 +112,14 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
             f"on {device} {show} each about {visits:,.0f} times{hint}",
         ),
     )
+
+
+def flops(device: torch.device, given: TrainSettings) -> float:
+    """Operations a second that training reaches on a device, roughly."""
+    if device.type == "cuda":
+        return GPU_FLOPS
+    fast = gains_from_bf16(device) and choose_precision(device, given.precision) == "bf16"
+    return (BF16_CORE_FLOPS if fast else CORE_FLOPS) * (given.threads or default_workers())
 
 
 def cost(name: str, size: tuple[int, int]) -> float:
