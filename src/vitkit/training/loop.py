@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
 from vitkit.runtime.engine import Engine
 from vitkit.training.position import Position
-from vitkit.training.sampling import EVALUATION_BATCH, Examples, batches, steps_per_epoch
+from vitkit.training.sampling import Batch, Split, steps_per_epoch
 from vitkit.training.schedule import Pace, pace
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Learner, train_step
@@ -32,8 +31,8 @@ Row = dict[str, Any]  # the figures of an epoch, as in metrics.jsonl
 
 def fit(
     learner: Learner,
-    train: Examples,
-    val: Examples,
+    train: Split,
+    val: Split,
     position: Position,
     *,
     held_out: int = 0,
@@ -88,7 +87,7 @@ def worth_scoring(settings: TrainSettings, position: Position) -> bool:
 
 def train_epoch(
     learner: Learner,
-    train: Examples,
+    train: Split,
     position: Position,
     now: Callable[[], Pace],
     *,
@@ -101,20 +100,19 @@ def train_epoch(
         Diverged: too many steps in a row had no finite loss.
     """
     settings = learner.settings
-    epoch, done = divmod(position.step, steps_per_epoch(len(train), settings))
-    plan = batches(train, settings, epoch)[done:]
+    steps = steps_per_epoch(len(train), settings)
+    epoch, done = divmod(position.step, steps)
     sums = [position.loss_sum, position.correct]
     totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
     started = spoke = time.perf_counter()
     before = dataclasses.replace(position)
     set_training_mode(learner.model)
-    crop = None if train.in_memory else settings.augment.crop
-    images_of = train.read(plan, crop=crop, seed=settings.seed, first=position.step)
-    for left, rows, images in zip(range(len(plan))[::-1], plan, images_of, strict=True):
-        result = train_step(learner, images, train.labels[rows], now())
+    shown = train.epoch(settings, epoch, done=done)
+    for left, (images, labels) in zip(range(steps - done)[::-1], shown, strict=True):
+        result = train_step(learner, images, labels, now())
         if result.finite:
             totals += result.totals
-        count_step(position, len(rows), result.finite, settings)
+        count_step(position, len(images), result.finite, settings)
         moment = time.perf_counter()
         position.seconds = before.seconds + moment - started
         position.epoch_seconds = before.epoch_seconds + moment - started
@@ -188,7 +186,7 @@ def epoch_figures(learner: Learner, position: Position, steps: int) -> Row:
     }
 
 
-def validate(learner: Learner, val: Examples) -> tuple[float | None, float | None]:
+def validate(learner: Learner, val: Split) -> tuple[float | None, float | None]:
     """Cross-entropy and top-1 of the weights to predict with; None without images."""
     if not len(val):
         return None, None
@@ -196,16 +194,15 @@ def validate(learner: Learner, val: Examples) -> tuple[float | None, float | Non
     engine = Engine(
         learner.predictor, learner.preprocess, device=learner.device, precision=precision
     )
-    probabilities = torch.cat(list(predictions(engine, val)))
-    labels = val.labels[val.rows]
+    probabilities, labels = map(torch.cat, zip(*predictions(engine, val), strict=True))
     loss = F.nll_loss(probabilities.clamp_min(1e-12).log(), labels)
     return loss.item(), (probabilities.argmax(dim=-1) == labels).float().mean().item()
 
 
-def predictions(engine: Engine, examples: Examples) -> Iterator[Tensor]:
-    """Probabilities of a split batch by batch, (B, K), in the order of its rows."""
-    for images in examples.read(examples.rows.split(EVALUATION_BATCH)):
-        yield engine.probabilities(images)
+def predictions(engine: Engine, split: Split) -> Iterator[Batch]:
+    """Probabilities of a split batch by batch, (B, K), in the order of its data, and the labels."""
+    for images, labels in split.once():
+        yield engine.probabilities(images), labels
 
 
 def _phase(settings: TrainSettings, epoch: int) -> str:
@@ -214,7 +211,7 @@ def _phase(settings: TrainSettings, epoch: int) -> str:
 
 def _progress(
     settings: TrainSettings,
-    train: Examples,
+    train: Split,
     epoch: int,
     position: Position,
     pace: Pace,

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vitkit import whole_file
 from vitkit.classifier import load
@@ -37,6 +36,7 @@ from vitkit.training.loop import Diverged, Row, fit, predictions
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
 from vitkit.training.position import Position
+from vitkit.training.sampling import Batch
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights import store
@@ -294,12 +294,11 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
     listen(Progress(EVALUATE, 0, len(examples)))
     model = load(run.directory, device=str(prepared.device)).model
     engine = Engine(model, prepared.preprocess, device=prepared.device)
-    parts: list[Tensor] = []
+    parts: list[Batch] = []
     for part in predictions(engine, examples):
         parts.append(part)
-        listen(Progress(EVALUATE, sum(map(len, parts)), len(examples)))
-    probabilities = torch.cat(parts).numpy()
-    labels = examples.labels[examples.rows].numpy()
+        listen(Progress(EVALUATE, sum(len(labels) for _, labels in parts), len(examples)))
+    probabilities, labels = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
     evaluation = evaluate_predictions(probabilities, labels, prepared.source.classes)
     samples = zip(prepared.source.samples, dataset.splits, strict=True)
     inside = {sample.name for sample, of in samples if of == split}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,29 @@ from vitkit.data.stream import Stream
 from vitkit.training.settings import TrainSettings
 
 EVALUATION_BATCH = 64  # images
+
+Batch = tuple[Tensor, Tensor]  # images, (B, C, h, w) uint8, and their labels, (B,) int64
+
+
+class Split(Protocol):
+    """The images of a split, whichever way they are read."""
+
+    def __len__(self) -> int:
+        """Images that an epoch shows."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing has to be read any more; what is read may come cropped at random."""
+        ...
+
+    def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch to train on, in its own order, without the first `done`."""
+        ...
+
+    def once(self) -> Iterator[Batch]:
+        """Every image once, in the order of the data, to be scored."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +53,20 @@ class Examples:
         """Whether nothing has to be read any more."""
         return isinstance(self.images, Tensor)
 
+    def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch to train on, without the first `done`.
+
+        Images that are read only now are cropped on the way, at random by the seed and the number
+        of the step; those in memory are not.
+        """
+        plan = batches(self, settings, number)
+        first = number * len(plan) + done
+        return self.read(plan[done:], crop=settings.augment.crop, seed=settings.seed, first=first)
+
+    def once(self) -> Iterator[Batch]:
+        """Every image once, in the order of the rows."""
+        return self.read(self.rows.split(EVALUATION_BATCH))
+
     def read(
         self,
         plan: Sequence[Tensor],
@@ -36,15 +74,13 @@ class Examples:
         crop: RandomCrop | None = None,
         seed: int = 0,
         first: int = 0,
-    ) -> Iterator[Tensor]:
-        """The images of each batch of rows, (B, C, h, w) uint8.
-
-        Those that are read only now are cropped on the way, at random by `seed` and the number of
-        the batch, from `first`; those in memory are not.
-        """
+    ) -> Iterator[Batch]:
+        """The images and labels of each batch of rows; `crop` is for what is not in memory."""
         if isinstance(self.images, Tensor):
-            return (self.images[rows] for rows in plan)
-        return self.images.batches(plan, crop=crop, seed=seed, first=first)
+            return ((self.images[rows], self.labels[rows]) for rows in plan)
+        images_of = self.images.batches(plan, crop=crop, seed=seed, first=first)
+        labels_of = (self.labels[rows] for rows in plan)
+        return zip(images_of, labels_of, strict=True)
 
 
 def steps_per_epoch(images: int, settings: TrainSettings) -> int:
