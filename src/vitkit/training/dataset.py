@@ -32,12 +32,16 @@ Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
 
 
-def open_data(data: str | Path, settings: DataSettings) -> Source:
+def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
     """List the images of DATA, none of which may be larger than the settings allow.
+
+    A source that is open already stays as it is.
 
     Raises:
         DataError: there is no such data, or it cannot be read.
     """
+    if isinstance(data, Source):
+        return data
     limits = Limits.of(megapixels=settings.max_megapixels, megabytes=settings.max_megabytes)
     return open_source(data, limits=limits)
 

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from vitkit.data.sources import Source
 from vitkit.errors import ConfigError
 from vitkit.models import CONFIGS, FAMILIES, find_config
 from vitkit.models.cnn import CNN
@@ -30,7 +31,7 @@ SAME = ("mean", "std", "interpolation")  # of the weights' preprocessing, for th
 
 
 def plan(
-    data: str | Path,
+    data: str | Path | Source,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     origin: str = "command line",

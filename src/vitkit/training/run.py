@@ -71,7 +71,11 @@ class Outcome:
 
 
 def prepare(
-    data: str | Path, resolved: Resolved, *, resume: bool = False, listen: Listener = silent
+    data: str | Path | Source,
+    resolved: Resolved,
+    *,
+    resume: bool = False,
+    listen: Listener = silent,
 ) -> Prepared:
     """Check everything that can be checked without decoding an image.
 
@@ -138,7 +142,7 @@ def make_model(
 
 
 def train(
-    data: str | Path,
+    data: str | Path | Source,
     resolved: Resolved,
     *,
     directory: Path | None = None,
@@ -155,7 +159,7 @@ def train(
     """
     started = time.perf_counter()
     prepared = prepare(data, resolved, resume=resume, listen=listen)
-    directory = directory or new_directory(data, resolved)
+    directory = directory or new_directory(prepared.source.name, resolved)
     with (
         own_state(resolved.settings.threads),
         claimed(directory, resume),
@@ -174,7 +178,7 @@ def train(
             write_dataset(directory, prepared.source, dataset)
         environment = describe_environment(prepared.device, resolved.settings)
         write = note_resumption if resume else write_environment
-        write(directory, {"data": str(data), **environment})
+        write(directory, {"data": prepared.source.name, **environment})
         whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
         for note in prepared.notes:
             listen(Progress("note", 0, 0, {"": note}, final=True))
