@@ -42,20 +42,19 @@ def compare(data: str, overrides: list[str]) -> dict[str, Any]:
     whole, fixed = make_learner(prepared), make_learner(prepared)
     rows = batches(train, resolved.settings, epoch=0)
     pace = Pace(1, 10_000)
-    images = next(train.read(rows[:1]))
-    ready = steps.model_input(fixed, images, train.labels[rows[0]], pace)
+    images, labels = next(iter(train.read(rows[:1])))
+    ready = steps.model_input(fixed, images, labels, pace)
 
     def whole_turn() -> None:
-        plan_of_turn = rows[:TURN]
-        for some, taken in zip(plan_of_turn, train.read(plan_of_turn), strict=True):
-            train_step(whole, taken, train.labels[some], pace)
+        for taken, truths in train.read(rows[:TURN]):
+            train_step(whole, taken, truths, pace)
 
     def fixed_turn() -> None:
         given = steps.model_input
         steps.model_input = lambda *_: ready
         try:
             for _ in range(TURN):
-                train_step(fixed, images, train.labels[rows[0]], pace)
+                train_step(fixed, images, labels, pace)
         finally:
             steps.model_input = given
 

@@ -126,9 +126,9 @@ def our_steps(learner: Learner, train: Examples) -> Iterator[int]:
     total = steps_per_epoch(len(train), settings) * settings.epochs
     plan = [rows for epoch in range(settings.epochs) for rows in batches(train, settings, epoch)]
     learner.model.train()
-    for step, (rows, images) in enumerate(zip(plan, train.read(plan), strict=True)):
-        train_step(learner, images, train.labels[rows], Pace(step, total))
-        yield len(rows)
+    for step, (images, labels) in enumerate(train.read(plan)):
+        train_step(learner, images, labels, Pace(step, total))
+        yield len(images)
 
 
 def take_turns(contestants: dict[str, Iterator[int]]) -> dict[str, list[float]]:
