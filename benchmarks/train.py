@@ -158,7 +158,7 @@ def plain_accuracy(model: PlainViT, test: Examples) -> float:
 
 def our_accuracy(learner: Learner, test: Examples) -> float:
     engine = Engine(learner.predictor, learner.preprocess, device=learner.device)
-    answers = torch.cat([p.argmax(dim=1) for p in predictions(engine, test)])
+    answers = torch.cat([p.argmax(dim=1) for p, _ in predictions(engine, test)])
     return float((answers == test.labels[test.rows]).float().mean())
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import vitkit
-from vitkit.cli import convert, demo, doctor, evaluate, inspect, models, predict, study, train
+from vitkit.cli import convert, data, demo, doctor, evaluate, inspect, models, predict, study, train
 from vitkit.cli.screen import warn
 from vitkit.errors import ConfigError, VitkitError, nearest
 
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert.convert,
     "doctor": doctor.doctor,
 }
+GROUPS = {"data": data.app}  # commands that have commands of their own
 DEBUG = "With --debug, an error shows its traceback."
 
 # What the system refuses for reasons that lie outside vitkit, and what to do about it.
@@ -58,6 +59,8 @@ app = typer.Typer(
 )
 for name, command in COMMANDS.items():
     app.command(name, epilog=DEBUG)(command)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name, epilog=DEBUG)
 
 
 def show_version(wanted: bool) -> None:
@@ -105,8 +108,9 @@ def run(arguments: Sequence[str]) -> int:
         ConfigError: it is called wrongly.
     """
     called = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if called is not None and called not in COMMANDS:
-        raise ConfigError(f"no command {called!r}{nearest(called, COMMANDS)}; see vitkit --help")
+    known = (*COMMANDS, *GROUPS)
+    if called is not None and called not in known:
+        raise ConfigError(f"no command {called!r}{nearest(called, known)}; see vitkit --help")
     if called == "inspect":
         arguments = inspect.one_each(arguments)
     try:

@@ -96,6 +96,10 @@ class Limits:
         """The limits of one image, in the units of settings."""
         return cls(max_pixels=round(megapixels * 1e6), max_bytes=round(megabytes * 1e6))
 
+    def decode(self, data: bytes, view: Viewer | None = None) -> NDArray[np.uint8]:
+        """An encoded image as `image.decode` gives it."""
+        return decode(data, max_pixels=self.max_pixels, max_bytes=self.max_bytes, view=view)
+
     def folder(self, root: Path) -> Folder:
         return Folder(root, self.max_bytes)
 
@@ -121,10 +125,12 @@ class FileReader:
     limits: Limits
 
     def __call__(self, index: int, view: Viewer | None = None) -> NDArray[np.uint8]:
+        return self.limits.decode(self.file(index), view)
+
+    def file(self, index: int) -> bytes:
+        """The file of image number i, as it is."""
         prefix, store = self.stores[self.which[index]]
-        data = store.read(self.names[index].removeprefix(prefix))
-        limits = self.limits
-        return decode(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes, view=view)
+        return store.read(self.names[index].removeprefix(prefix))
 
 
 def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
