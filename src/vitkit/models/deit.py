@@ -39,8 +39,8 @@ class DeiTConfig(ViTConfig):
 class DeiT(ViT):
     """A ViT with a second token and head that learn from a teacher: (B, C, H, W) -> (B, K).
 
-    The prediction is the mean of the two heads' logits, as in the paper's section 5.2;
-    `forward_heads` gives them apart for training.
+    The prediction is the mean of the two heads' logits, as in the authors' code; the paper's
+    section 4 adds their softmax instead. `forward_heads` gives them apart for training.
     """
 
     def __init__(self, config: DeiTConfig) -> None:

@@ -250,7 +250,7 @@ def basic_blocks(title: str, before: int, dim: int, depth: int) -> Group:
 
 
 def regnet(c: RegNetConfig) -> Iterator[Group]:
-    """Stem, four stages, head (arXiv:2003.13678, fig. 2 and 4)."""
+    """Stem, four stages, head (arXiv:2003.13678, section 3.2)."""
     stem = {"convolution": "9*C*D", "norm": "2*D"}
     yield group("stem", {"C": c.in_channels, "D": STEM}, stem)
     for i, (before, dim) in enumerate(pairwise((STEM, *c.dims))):

@@ -78,7 +78,7 @@ class Hybrid(ViT):
 
 
 class BiT(Checkpointed):
-    """ResNet with standardised weights and group norm (arXiv:1912.11370, section 3.1).
+    """ResNet with standardised weights and group norm (arXiv:1912.11370, section 3.3).
 
     (B, C, H, W) -> (B, D, ceil(H / cell), ceil(W / cell)). As in Google's hybrids, norms come after
     the convolutions, where BiT itself has them before; the strides are in the 3x3 convolutions.

@@ -225,9 +225,9 @@ STUDIES = (
     Study(
         name="distillation",
         question="How much does a vision transformer learn from a convolutional teacher?",
-        claim="A student does better with a teacher; best with its hard choice and a token that "
-        "learns it.",
-        source="arXiv:2012.12877, sections 3 and 5.2, table 3",
+        claim="A student does better with a teacher's hard choice, best with a token that learns "
+        "it; its soft labels add next to nothing.",
+        source="arXiv:2012.12877, sections 4 and 5.2, table 3",
         common={**SMALL, **VIT},
         teacher=Arm(
             name=TEACHER,
@@ -245,7 +245,7 @@ STUDIES = (
             Arm(
                 name="soft",
                 title="soft",
-                # Section 5.1: alpha (there lambda) and the temperature that the paper found best.
+                # Section 6: alpha (there lambda) and the temperature that the paper takes.
                 settings={
                     "distill.kind": "soft",
                     "distill.alpha": 0.1,
@@ -271,7 +271,7 @@ STUDIES = (
         question="Do a few convolutions before the patches help a vision transformer?",
         claim="A stem of 3x3 convolutions in place of the linear projection of patches makes a "
         "transformer more accurate and easier to train.",
-        source="arXiv:2106.14881, sections 3 and 5",
+        source="arXiv:2106.14881, sections 5 and 6",
         common={**SMALL, **VIT},
         arms=(
             Arm(name="linear", title="linear", settings={"model.stem": []}),

@@ -1,4 +1,4 @@
-"""A teacher, and what a student's loss has of it (arXiv:2012.12877, section 3)."""
+"""A teacher, and what a student's loss has of it (arXiv:2012.12877, section 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

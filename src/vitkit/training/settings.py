@@ -116,7 +116,7 @@ class MixSettings(Section):
 
 
 class DistillSettings(Section):
-    """What a teacher adds to the loss (arXiv:2012.12877, section 3)."""
+    """What a teacher adds to the loss (arXiv:2012.12877, section 4)."""
 
     teacher: str | None = None  # a checkpoint; None: no teacher
     kind: Literal["hard", "soft"] = "hard"

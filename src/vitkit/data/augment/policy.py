@@ -168,7 +168,7 @@ class TrivialAugment:
 class ThreeAugment:
     """Grey, solarised at 128 or blurred by 0.1 to 2 pixels: one of them, each as likely.
 
-    DeiT III's 3-Augment (arXiv:2204.07118, section 3.4), which adds colour jitter afterwards.
+    DeiT III's 3-Augment (arXiv:2204.07118), which adds colour jitter afterwards.
     """
 
     def __call__(self, images: Tensor) -> Tensor:
