@@ -81,32 +81,54 @@ def read_all(
     shape = (total, preprocess.channels, *preprocess.image_size)
     _check_memory(shape, memory_gb)
     images = torch.empty(shape, dtype=torch.uint8)
-    keys, unreadable = _read_each(source, preprocess, images.numpy(), workers, listen)
-    return InMemory(images, keys, unreadable)
+    rows = images.numpy()
+    keys: list[bytes | None] = [None] * total
+
+    def see(index: int, image: NDArray[np.uint8]) -> None:
+        keys[index] = content_key(image)
+        rows[index] = preprocess.fit(image)
+
+    unreadable = visit(source, see, workers=workers, listen=listen)
+    return InMemory(images, tuple(keys), unreadable)
 
 
 def survey(
     source: Source, *, workers: int | None = None, listen: Listener = silent
 ) -> tuple[tuple[bytes | None, ...], tuple[tuple[str, str], ...]]:
     """Decode every sample once and keep none: what each contains, and which cannot be read."""
-    return _read_each(source, None, None, workers, listen)
+    keys: list[bytes | None] = [None] * len(source.samples)
+
+    def see(index: int, image: NDArray[np.uint8]) -> None:
+        keys[index] = content_key(image)
+
+    unreadable = visit(source, see, workers=workers, listen=listen)
+    return tuple(keys), unreadable
 
 
-def _read_each(
+def visit(
     source: Source,
-    preprocess: Preprocess | None,
-    rows: NDArray[np.uint8] | None,
-    workers: int | None,
-    listen: Listener,
-) -> tuple[tuple[bytes | None, ...], tuple[tuple[str, str], ...]]:
-    """Fill the rows, if there are any; the keys of what was read, and what was not, and why."""
+    see: Callable[[int, NDArray[np.uint8]], None],
+    *,
+    workers: int | None = None,
+    listen: Listener = silent,
+) -> tuple[tuple[str, str], ...]:
+    """Decode every sample once and show it to `see`: (name, reason) of those that cannot be read.
+
+    `see` gets the index and the image, (H, W, 3), from several threads, each image once.
+    """
     total = len(source.samples)
-    keys: list[bytes | None] = [None] * total
     unreadable: list[tuple[str, str]] = []
 
     def read(chunk: range) -> list[tuple[str, str]]:
-        reasons = ((i, _read_one(source, preprocess, i, rows, keys)) for i in chunk)
-        return [(source.samples[i].name, reason) for i, reason in reasons if reason]
+        failed = []
+        for index in chunk:
+            try:
+                image = source.read(index)
+            except ImageError as error:
+                failed.append((source.samples[index].name, str(error)))
+            else:
+                see(index, image)
+        return failed
 
     workers = workers or default_workers()
     chunks = [range(at, min(at + 64, total)) for at in range(0, total, 64)]
@@ -114,25 +136,7 @@ def _read_each(
     for chunk, failed in zip(chunks, results, strict=True):
         unreadable += failed
         listen(Progress("read", chunk.stop, total))
-    return tuple(keys), tuple(unreadable)
-
-
-def _read_one(
-    source: Source,
-    preprocess: Preprocess | None,
-    index: int,
-    rows: NDArray[np.uint8] | None,
-    keys: list[bytes | None],
-) -> str:
-    """Fill one row, if there are any; the reason if that was not possible."""
-    try:
-        image = source.read(index)
-    except ImageError as error:
-        return str(error)
-    keys[index] = content_key(image)
-    if rows is not None and preprocess is not None:
-        rows[index] = preprocess.fit(image)
-    return ""
+    return tuple(unreadable)
 
 
 def available_memory() -> int:
