@@ -12,9 +12,9 @@ from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.metrics import (
     ClassScore,
     Evaluation,
-    calibration_error,
     evaluate_predictions,
 )
+from vitkit.evaluation.robustness import Robustness
 
 
 def random_case(
@@ -58,6 +58,9 @@ def test_matches_sklearn(num_classes: int, dtype: type[np.floating]) -> None:
     assert result.macro_f1 == pytest.approx(
         sklearn.metrics.f1_score(labels, predicted, average="macro")
     )
+    assert result.balanced_accuracy == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(labels, predicted)
+    )
     expected = sklearn.metrics.confusion_matrix(labels, predicted, labels=everything)
     assert result.confusion == expected.tolist()
     scores = sklearn.metrics.precision_recall_fscore_support(
@@ -95,6 +98,21 @@ def test_classes_that_nobody_saw_do_not_count() -> None:
     assert result.per_class["z"] == ClassScore(images=0, precision=0, recall=0, f1=0)
 
 
+def test_the_temperature_is_taken_back_for_the_error_without_it() -> None:
+    p, labels, classes = random_case(400, 5)
+    logits = np.log(p)
+    sharp = np.exp(logits / 0.5)
+    result = evaluate_predictions(
+        sharp / sharp.sum(axis=1, keepdims=True), labels, classes, temperature=0.5
+    )
+    plain = evaluate_predictions(p, labels, classes)
+    assert (plain.temperature, plain.ece_uncalibrated) == (1, plain.ece)
+    assert result.temperature == 0.5
+    assert result.ece_uncalibrated == pytest.approx(plain.ece, rel=1e-9)
+    assert abs(result.ece - plain.ece) > 0.01
+    assert (result.top1, result.macro_f1) == (plain.top1, plain.macro_f1)
+
+
 def test_one_class() -> None:
     result = evaluate_predictions([[1.0], [1.0]], [0, 0], ["only"])
     assert (result.top1, result.top5, result.macro_f1, result.ece) == (1, 1, 1, 0)
@@ -108,35 +126,32 @@ def test_equal_probabilities_rank_like_argmax() -> None:
     assert (result.top1, result.top5) == (1 / 8, 5 / 8)
 
 
-@pytest.mark.parametrize(
-    ("confidence", "correct", "expected"),
-    [
-        ([1.0, 1.0], [True, True], 0.0),
-        ([1.0, 1.0], [True, False], 0.5),
-        ([0.2, 0.25], [True, False], 0.525),  # the edge 3/15 belongs to the lower bin: two bins
-        ([0.21, 0.25], [True, False], 0.27),  # the same bin: |1 - 0.46| / 2
-        ([0.0], [False], 0.0),
-    ],
-)
-def test_calibration_error(confidence: list[float], correct: list[bool], expected: float) -> None:
-    assert calibration_error(np.array(confidence), np.array(correct)) == pytest.approx(expected)
-
-
 def test_json_round_trip() -> None:
-    scores = evaluate_predictions(*random_case(50, 6))
-    result = replace(scores, unreadable=(("a.jpg", "is empty"),))
+    scores = evaluate_predictions(*random_case(50, 6), temperature=1.5)
+    borne = Robustness(0.4, (0.3, 0.5), {"fog": (0.8, 0.6, 0.4, 0.2, 0.0)}, (32, 48))
+    result = replace(scores, unreadable=(("a.jpg", "is empty"),), robustness=borne)
     text = json.dumps(result.to_json(), allow_nan=False)
     fields = json.loads(text)
     assert list(fields) == [
-        *("top1", "top5", "macro_f1", "ece", "images", "per_class", "confusion"),
-        *("split", "unreadable"),
+        *("top1", "top5", "macro_f1", "balanced_accuracy", "ece", "images"),
+        *("per_class", "confusion", "intervals", "reliability"),
+        *("temperature", "ece_uncalibrated", "robustness", "split", "unreadable"),
     ]
     assert list(fields["per_class"]["c0"]) == ["images", "precision", "recall", "f1"]
     assert Evaluation.from_json(fields) == result
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"per_class": {}}, {"per_class": 3}, {"per_class": {"a": {}}}]
+    "fields",
+    [
+        {},
+        {"per_class": {}},
+        {"per_class": 3},
+        {"per_class": {"a": {}}},
+        {"per_class": {}, "intervals": {"top1": [0.5]}, "reliability": []},
+        {"per_class": {}, "intervals": {}, "reliability": [{"low": 0}]},
+        {"per_class": {}, "intervals": {}, "reliability": [], "robustness": {"mean": 1}},
+    ],
 )
 def test_json_of_something_else(fields: dict[str, object]) -> None:
     with pytest.raises(DataError, match="not an evaluation"):

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vitkit.errors import ConfigError, DataError
+from vitkit.evaluation import intervals as resampling
+from vitkit.evaluation.calibration import Bin, calibration_error, reliability, uncalibrated
+from vitkit.evaluation.intervals import Answers, Interval
+from vitkit.evaluation.robustness import Robustness
 
-CALIBRATION_BINS = 15  # arXiv:1706.04599, section 5
 SUM_TOLERANCE = 0.02  # a softmax over 1,000 classes in bfloat16 stays within it; logits do not
 
 
@@ -29,16 +32,23 @@ class Evaluation:
 
     `macro_f1` is the mean over the classes that occur as a label or as a prediction, as in sklearn:
     a class that the split does not hold and the model never names says nothing.
+    `balanced_accuracy` is the mean recall of the classes that have images.
     """
 
     top1: float
     top5: float  # top-K where there are fewer than 5 classes, and so always 1
     macro_f1: float
+    balanced_accuracy: float
     ece: float  # expected calibration error over 15 bins
     images: int
     classes: tuple[str, ...]
     per_class: dict[str, ClassScore]
     confusion: list[list[int]]  # (K, K) images; row: truth, column: prediction
+    intervals: dict[str, Interval]  # 95 %, of each of the scores above: `intervals.intervals`
+    reliability: tuple[Bin, ...]  # by rising confidence
+    temperature: float = 1.0  # that logits were divided by
+    ece_uncalibrated: float = 0.0  # what it would be at temperature 1
+    robustness: Robustness | None = None  # None: not measured
     split: str = ""  # what was scored, in words: `in_words`
     unreadable: tuple[tuple[str, str], ...] = ()  # (name, reason) of images that were left out
 
@@ -57,21 +67,33 @@ class Evaluation:
         """
         try:
             per_class = {name: ClassScore(**score) for name, score in fields["per_class"].items()}
-            unreadable = tuple((name, reason) for name, reason in fields.get("unreadable", ()))
-            ours = {"classes": tuple(per_class), "per_class": per_class, "unreadable": unreadable}
+            robustness = fields.get("robustness")
+            ours = {
+                "classes": tuple(per_class),
+                "per_class": per_class,
+                "intervals": resampling.from_json(fields["intervals"]),
+                "reliability": tuple(Bin(**place) for place in fields["reliability"]),
+                "robustness": None if robustness is None else Robustness.from_json(robustness),
+                "unreadable": tuple((name, why) for name, why in fields.get("unreadable", ())),
+            }
             return cls(**{**fields, **ours})
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"not an evaluation: {error}; write it again with `vitkit eval --json`"
             ) from error
 
 
 def evaluate_predictions(
-    probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    *,
+    temperature: float = 1.0,
 ) -> Evaluation:
     """Score `probabilities` (n, K), each row summing to 1, against `labels` (n,) in [0, K).
 
-    Equal probabilities rank in the order of the classes, as in argmax. O(n K + K^2) memory.
+    `temperature` is what their logits were divided by. Equal probabilities rank in the order of the
+    classes, as in argmax. O(n K + K^2) memory, and the time of `intervals.replicates`.
 
     Raises:
         ConfigError: the shapes do not fit one another, class names repeat, or rows are no
@@ -79,23 +101,47 @@ def evaluate_predictions(
         DataError: no images, a label that is no class, or a value that is not finite.
     """
     p, y = np.asarray(probabilities), np.asarray(labels)
+    answers = answers_of(p, y, classes)
+    matrix = confusion_matrix(answers.named, answers.truth, len(classes))
+    per_class = _class_scores(matrix)
+    seen = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    sure = calibration_error(answers.confidence, answers.right)
+    before = uncalibrated(p, temperature).max(axis=1)
+    return Evaluation(
+        top1=float(np.mean(answers.rank < 1)),
+        top5=float(np.mean(answers.rank < 5)),
+        macro_f1=float(np.mean([score.f1 for score, s in zip(per_class, seen, strict=True) if s])),
+        balanced_accuracy=float(np.mean([score.recall for score in per_class if score.images])),
+        ece=sure,
+        images=len(y),
+        classes=tuple(classes),
+        per_class=dict(zip(classes, per_class, strict=True)),
+        confusion=matrix.tolist(),
+        intervals=resampling.intervals(answers, resampling.replicates(answers)),
+        reliability=reliability(answers.confidence, answers.right),
+        temperature=temperature,
+        ece_uncalibrated=sure if temperature == 1 else calibration_error(before, answers.right),
+    )
+
+
+def answers_of(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Answers:
+    """What scores depend on of `probabilities` (n, K) and `labels` (n,), as they are checked there.
+
+    Raises:
+        ConfigError, DataError: as `evaluate_predictions`.
+    """
+    p, y = np.asarray(probabilities), np.asarray(labels)
     _check_shapes(p, y, classes)
     _check_values(p, y)
     truth = p[np.arange(len(y)), y]
-    rank = (p > truth[:, None]).sum(axis=1)  # classes placed before the true one
+    rank = (p > truth[:, None]).sum(axis=1)
     rank += ((p == truth[:, None]) & (np.arange(p.shape[1]) < y[:, None])).sum(axis=1)
-    matrix = confusion_matrix(p.argmax(axis=1), y, len(classes))
-    scores = _class_scores(matrix)
-    seen = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
-    return Evaluation(
-        top1=float(np.mean(rank < 1)),
-        top5=float(np.mean(rank < 5)),
-        macro_f1=float(np.mean([score.f1 for score, s in zip(scores, seen, strict=True) if s])),
-        ece=calibration_error(p.max(axis=1), rank < 1),
-        images=len(y),
-        classes=tuple(classes),
-        per_class=dict(zip(classes, scores, strict=True)),
-        confusion=matrix.tolist(),
+    return Answers(
+        truth=y.astype(np.int64),
+        named=p.argmax(axis=1),
+        rank=rank,
+        confidence=p.max(axis=1).astype(np.float64),
+        num_classes=len(classes),
     )
 
 
@@ -105,19 +151,6 @@ def confusion_matrix(
     """Images of every truth (row) given every name (column): (n,), (n,) -> (K, K)."""
     cells = labels.astype(np.int64) * num_classes + predictions
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def calibration_error(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> float:
-    """Mean gap between confidence and accuracy, weighted by images (arXiv:1706.04599, eq. 3).
-
-    `confidence` (n,) of the first choice in [0, 1]; bins of equal width, open at the lower end.
-    """
-    edges = np.linspace(0, 1, bins + 1)[1:-1]
-    place = np.digitize(confidence, edges, right=True)
-    gap = np.bincount(place, weights=correct - confidence.astype(np.float64), minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence))
 
 
 def _class_scores(matrix: NDArray[np.int64]) -> list[ClassScore]:
