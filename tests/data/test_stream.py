@@ -276,7 +276,7 @@ def test_a_run_that_is_not_wanted_is_not_read(source: Source) -> None:
         value = 1
 
     share = Share(run=2, slot=0, number=0, rows=(0,), positions=range(1), crop=None, seed=0)
-    assert read_share(share, torch.empty(1, 3, 12, 16), pytest.fail, SMALL, Run()) is None
+    assert read_share(share, torch.empty(1, 3, 12, 16), pytest.fail, SMALL, Run()) == []
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}, {"ahead": 0}])

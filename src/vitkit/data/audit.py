@@ -68,7 +68,7 @@ def check_counts(source: Source) -> None:
     Raises:
         DataError: the source has no splits, and one image of every class.
     """
-    whole = not any(sample.split for sample in source.samples)
+    whole = source.samples and not any(sample.split for sample in source.samples)
     if whole and len(source.samples) == len({sample.label for sample in source.samples}):
         raise DataError(
             f"{source.name} has one image of each class, so none is left to score the model on; "

@@ -17,13 +17,16 @@ from vitkit.data.folder import Folder, is_taken, list_folder
 from vitkit.data.image import MAX_BYTES, MAX_PIXELS, decode
 from vitkit.data.layout import Row, arrange
 from vitkit.data.manifest import load_manifest
+from vitkit.data.shards.find import find_shards, names_shards
+from vitkit.data.shards.remote import is_url, shown
+from vitkit.data.shards.scan import tabulate
 from vitkit.data.view import Viewer, cut
-from vitkit.errors import DataError, nearest
+from vitkit.errors import DataError, ImageError, nearest
 
 BUILT_IN = ("digits", "shapes")
 READ = (
-    "give a folder of class folders, the same in a .zip, a .csv or .jsonl manifest, or one of "
-    + ", ".join(BUILT_IN)
+    "give a folder of class folders, the same in a .zip, a .csv or .jsonl manifest, .tar shards, "
+    "or one of " + ", ".join(BUILT_IN)
 )
 SHAPES = {"count": 1000, "size": 64, "seed": 0}  # images, pixels of a side, seed
 # A list of 10^7 samples takes 1.7 GB, drawing an image of 2048 pixels a side 0.5 GB and 2.5 s.
@@ -58,6 +61,20 @@ class Source:
     samples: tuple[Sample, ...]
     read: Reader = field(repr=False)
     skipped: tuple[str, ...] = ()  # files that lie outside the class folders
+
+    @property
+    def trained_on(self) -> int:
+        """Samples that the source does not keep from training."""
+        return sum(sample.split in (None, "train") for sample in self.samples)
+
+    def some(self, count: int) -> Iterator[NDArray[np.uint8]]:
+        """About so many images to train on, from all over the source, without unreadable ones."""
+        train = [i for i, sample in enumerate(self.samples) if sample.split in (None, "train")]
+        for index in train[:: max(len(train) // count, 1)]:
+            try:
+                yield self.read(index)
+            except ImageError:
+                continue
 
     def subset(self, indices: Sequence[int]) -> "Source":
         """The samples at `indices`, in that order."""
@@ -134,7 +151,7 @@ class FileReader:
 
 
 def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
-    """Labelled images: a folder or zip of class folders, a manifest, `digits` or `shapes`.
+    """Labelled images: a folder or zip of class folders, a manifest, shards, `digits` or `shapes`.
 
     `shapes` takes options: `shapes:count=2000,size=64,seed=1`, with 1 to 10,000,000 images of 16 to
     2048 pixels a side. Write `./digits` for a folder of that name. Classes are in order of their
@@ -148,11 +165,13 @@ def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
     if isinstance(data, str) and data.partition(":")[0] in BUILT_IN:
         return _open_built_in(data)
     path = Path(data)
+    if names_shards(text):
+        return _open_shards(text, limits)
     _check_exists(path, text)
     if path.is_dir():
         names, folders = list_folder(path)
-        if not names and any(path.glob("*.tar")):
-            raise DataError(f"{text} holds .tar shards, which are not read; {READ}")
+        if not names and any(path.glob("**/*.tar")):
+            return _open_shards(text, limits)
         rows, skipped = arrange(names, folders, where=text)
         return _labelled(text, rows, limits.folder(path), limits, skipped)
     if (kind := path.suffix.lower()) == ".zip":
@@ -209,11 +228,20 @@ def _labelled(
     return Source(text, classes, samples, reader, skipped)
 
 
+def _open_shards(text: str, limits: Limits) -> Source:
+    """Shards of this machine, whose images are read in any order."""
+    index = find_shards(text)
+    if url := next((shard.name for shard in index.shards if is_url(shard.name)), None):
+        raise DataError(f"{shown(url)} is read for training only; fetch the shards to a folder")
+    table = tabulate(index, max_bytes=limits.max_bytes)
+    return _labelled(text, sorted(table.list()), table, limits)
+
+
 def _check_exists(path: Path, text: str) -> None:
     if os.path.exists(path):
         return
     if text.startswith("hf-datasets:"):
-        raise DataError(f"{text}: data sets of the hub are not read; {READ}")
+        raise DataError(f"{text} is read for training only; fetch its images to a folder")
     missing = path
     while missing != missing.parent and not missing.parent.is_dir():
         missing = missing.parent

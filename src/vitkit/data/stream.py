@@ -9,14 +9,16 @@ import multiprocessing
 import pickle
 import signal
 import sys
+import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -43,7 +45,7 @@ class Share:
     run: int  # of `Stream.batches`
     slot: int
     number: int  # of the batch
-    rows: tuple[int, ...]
+    rows: tuple[Any, ...]  # numbers of images, or whatever else the source's reader takes
     positions: range  # of the rows in the batch
     crop: RandomCrop | None
     seed: int
@@ -51,10 +53,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first image of a share that could not be read."""
+    """An image that could not be read."""
 
-    position: int
-    row: int
+    position: int  # in its batch
     reason: str
 
 
@@ -89,7 +90,7 @@ class Stream:
         self.batch_size = batch_size
         self._task: bytes | None = pickle.dumps((source.read, preprocess))  # until it is sent
         self._runs = 0
-        self._waiting: deque[tuple[int, int]] = deque()  # slot and size of batches asked for
+        self._waiting: deque[tuple[int, list[Any]]] = deque()  # slot and rows of what is asked for
         context = multiprocessing.get_context("spawn")
         shape = (ahead, batch_size, preprocess.channels, *preprocess.image_size)
         self._slots = SharedSlots(context.RawArray("B", int(np.prod(shape))), shape)
@@ -123,17 +124,23 @@ class Stream:
 
     def batches(
         self,
-        plan: Iterable[Sequence[int] | Tensor],
+        plan: Iterable[Sequence[Any] | Tensor],
         *,
         crop: RandomCrop | None = None,
         seed: int = 0,
         first: int = 0,
+        failed: Callable[[list[Failure]], None] | None = None,
     ) -> Iterator[Tensor]:
         """For each batch of rows in `plan` its images, in order: (B, C, h, w) uint8.
+
+        A row is the number of an image, or whatever else the source's reader takes.
 
         Without `crop` they are what `preprocess.fit` gives. With it each has a box that only
         `seed`, the number of its batch and its place therein decide; the plan's first batch has the
         number `first`.
+
+        An image that cannot be read is an error, or `failed` is told of those of a batch before it
+        comes; what lies in their places is then undefined.
 
         Leaving off early is allowed, to ask for others is not before. An error closes the stream.
 
@@ -145,7 +152,7 @@ class Stream:
             raise RuntimeError("the stream is closed, or its last batches were not finished")
         self._runs += 1
         try:
-            yield from self._batches(enumerate(plan, first), crop, seed)
+            yield from self._batches(enumerate(plan, first), crop, seed, failed or self._refuse)
             self._run.value = 0
         except GeneratorExit:
             self._run.value = 0  # the processes skip what they have not begun
@@ -155,18 +162,25 @@ class Stream:
             raise
 
     def _batches(
-        self, plan: Iterator[tuple[int, Sequence[int] | Tensor]], crop: RandomCrop | None, seed: int
+        self,
+        plan: Iterator[tuple[int, Sequence[Any] | Tensor]],
+        crop: RandomCrop | None,
+        seed: int,
+        failed: Callable[[list[Failure]], None],
     ) -> Iterator[Tensor]:
         self._send_task()
         while self._waiting:  # since the last run was left off
             self._answers()
+            self._waiting.popleft()
         self._run.value = self._runs
         for slot in range(self._slots.shape[0]):
             self._ask(plan, slot, crop, seed)
         while self._waiting:
-            slot, size = self._waiting[0]
-            self._check(self._answers())
-            images = self._slots.tensor()[slot, :size].clone()
+            slot, rows = self._waiting[0]
+            if failures := self._answers():
+                failed(failures)
+            self._waiting.popleft()
+            images = self._slots.tensor()[slot, : len(rows)].clone()
             self._ask(plan, slot, crop, seed)
             yield images
 
@@ -180,7 +194,7 @@ class Stream:
 
     def _ask(
         self,
-        plan: Iterator[tuple[int, Sequence[int] | Tensor]],
+        plan: Iterator[tuple[int, Sequence[Any] | Tensor]],
         slot: int,
         crop: RandomCrop | None,
         seed: int,
@@ -189,39 +203,40 @@ class Stream:
         number, batch = next(plan, (0, None))
         if batch is None:
             return
-        rows = torch.as_tensor(batch, dtype=torch.int64).tolist()
+        rows = batch.tolist() if isinstance(batch, Tensor) else list(batch)
         if len(rows) > self.batch_size:
             raise ConfigError(
                 f"batch {number} has {len(rows)} images, more than batch_size={self.batch_size} "
                 "of the stream; make it larger"
             )
         step = len(self._workers)
-        self._waiting.append((slot, len(rows)))
+        self._waiting.append((slot, rows))
         for start, (process, connection) in enumerate(self._workers):
             positions = range(start, len(rows), step)
             mine = tuple(rows[start::step])
             with told(process, self.source):
                 connection.send(Share(self._runs, slot, number, mine, positions, crop, seed))
 
-    def _answers(self) -> list[Failure | Exception | None]:
-        """Wait until all have read their share of the oldest batch asked for."""
-        answers = []
+    def _answers(self) -> list[Failure]:
+        """Wait until all have read their share of the oldest batch asked for: what failed."""
+        failures: list[Failure] = []
+        error: Exception | None = None
         for process, connection in self._workers:
             with told(process, self.source):
-                answers.append(connection.recv())
-        self._waiting.popleft()
-        return answers
-
-    def _check(self, answers: Sequence[Failure | Exception | None]) -> None:
-        """Raise what went wrong first in a batch."""
-        for answer in answers:
+                answer: list[Failure] | Exception = connection.recv()
             if isinstance(answer, Exception):
-                raise answer
-        failures = [answer for answer in answers if isinstance(answer, Failure)]
-        if failures:
-            failure = min(failures, key=lambda failure: failure.position)
-            name = self.source.samples[failure.row].name
-            raise DataError(f"{self.source.name}: {name!r} is no longer readable: {failure.reason}")
+                error = error or answer
+            else:
+                failures += answer
+        if error is not None:
+            raise error
+        return failures
+
+    def _refuse(self, failures: list[Failure]) -> None:
+        """Raise what failed first in the oldest batch asked for."""
+        failure = min(failures, key=lambda failure: failure.position)
+        name = self.source.samples[self._waiting[0][1][failure.position]].name
+        raise DataError(f"{self.source.name}: {name!r} is no longer readable: {failure.reason}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,15 +299,28 @@ def work(connection: Connection, slots: SharedSlots, run: Any) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         read, preprocess = pickle.loads(connection.recv_bytes())
         images = slots.tensor()
-        while True:
-            share: Share = connection.recv()
+        shares: SimpleQueue[Share | None] = SimpleQueue()
+        threading.Thread(target=receive, args=(connection, shares), daemon=True).start()
+        while (share := shares.get()) is not None:
             connection.send(read_share(share, images[share.slot], read, preprocess, run))
+
+
+def receive(connection: Connection, shares: "SimpleQueue[Share | None]") -> None:
+    """Take shares at once, so that who sends large ones does not wait until those before are read.
+
+    None comes last.
+    """
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            shares.put(connection.recv())
+    shares.put(None)
 
 
 def read_share(
     share: Share, images: Tensor, read: Reader, preprocess: Preprocess, run: Any
-) -> Failure | Exception | None:
+) -> list[Failure] | Exception:
     """Fill the places of a share in `images`, (B, C, h, w), as long as its run is wanted."""
+    failures: list[Failure] = []
     for position, row in zip(share.positions, share.rows, strict=True):
         if run.value != share.run:
             break
@@ -300,16 +328,16 @@ def read_share(
         try:
             images[position] = read_one(read, row, preprocess, share.crop, key)
         except ImageError as error:
-            return Failure(position, row, str(error))
+            failures.append(Failure(position, str(error)))
         except Exception as error:  # a defect: raised where the batches are asked for
             error.add_note(traceback.format_exc())  # which does not travel otherwise
             return error
-    return None
+    return failures
 
 
 def read_one(
     read: Reader,
-    row: int,
+    row: Any,
     preprocess: Preprocess,
     crop: RandomCrop | None,
     key: tuple[int, int, int],

@@ -15,7 +15,6 @@ import torch
 
 from vitkit.data.loader import default_workers
 from vitkit.data.sources import Source
-from vitkit.errors import ImageError
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
@@ -70,14 +69,10 @@ class Answer:
 
 def look_at(source: Source) -> Facts:
     """Count a source's images, and ask some for their size."""
-    train = [i for i, sample in enumerate(source.samples) if sample.split in (None, "train")]
-    sides = []
-    for index in train[:: max(len(train) // LOOKED_AT, 1)]:
-        try:
-            sides.append(min(source.read(index).shape[:2]))
-        except ImageError:
-            continue
-    return Facts(len(train), len(source.classes), round(median(sides)) if sides else SIDES[0])
+    sides = [min(image.shape[:2]) for image in source.some(LOOKED_AT)]
+    return Facts(
+        source.trained_on, len(source.classes), round(median(sides)) if sides else SIDES[0]
+    )
 
 
 def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
