@@ -348,6 +348,33 @@ def test_save_and_load(classifier: Classifier, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.embed(images), classifier.embed(images))
 
 
+def test_a_temperature_changes_shares_and_nothing_else(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    warm = Classifier(
+        classifier.model, PREPROCESS, CLASSES, architecture=NAME, device="cpu", temperature=2.5
+    )
+    warm.save(tmp_path / "warm")
+    again = load(tmp_path / "warm", device="cpu")
+    assert (classifier.temperature, warm.temperature, again.temperature) == (1, 2.5, 2.5)
+    images = [picture(seed) for seed in range(4)]
+    np.testing.assert_array_equal(again.embed(images), classifier.embed(images))
+    with torch.no_grad():
+        logits = torch.stack([classifier.model(PREPROCESS(image)[None])[0] for image in images])
+    expected = (logits / 2.5).softmax(-1).numpy()
+    for mild, sharp, row in zip(
+        again.predict(images), classifier.predict(images), expected, strict=True
+    ):
+        assert [score.label for score in mild.topk] == [score.label for score in sharp.topk]
+        assert mild.score < sharp.score
+        assert mild.score == pytest.approx(row.max(), abs=1e-5)
+    streamed = [answer.values for answer in again.stream(source_of(3))]
+    plain = [answer.values for answer in classifier.stream(source_of(3))]
+    for mild, sharp in zip(streamed, plain, strict=True):
+        flattened = sharp ** (1 / 2.5)
+        np.testing.assert_allclose(mild, flattened / flattened.sum(), atol=1e-5)
+
+
 def test_save_overwrites_nothing(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "note.txt"):

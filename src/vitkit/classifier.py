@@ -72,18 +72,30 @@ class Classifier:
         notes: Sequence[str] = (),
         device: str = "auto",
         precision: Precision = "fp32",
+        temperature: float = 1.0,
     ) -> None:
         self.architecture = architecture
         self.origin = origin  # the directory or file it was loaded from
         self.notes = tuple(notes)  # what was guessed of it, as the file does not say it
         self.preprocess = preprocess
         self.classes = list(classes)
-        self.engine = Engine(model, preprocess, device=choose_device(device), precision=precision)
+        self.engine = Engine(
+            model,
+            preprocess,
+            device=choose_device(device),
+            precision=precision,
+            temperature=temperature,
+        )
 
     @property
     def model(self) -> Backbone:
         """The network itself, in evaluation mode."""
         return self.engine.model
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by where probabilities are made of them; 1 changes nothing."""
+        return self.engine.temperature
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], topk: int = 5, *, batch_size: int = 32
@@ -173,6 +185,7 @@ class Classifier:
             architecture=self.architecture,
             classes=self.classes,
             preprocess=self.preprocess.to_timm(),
+            temperature=self.temperature,
         )
 
     def _batches(
@@ -226,6 +239,7 @@ def load(
         notes=stored.notes,
         device=device,
         precision=precision,
+        temperature=stored.temperature,
     )
 
 

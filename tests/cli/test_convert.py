@@ -105,3 +105,15 @@ def test_a_size_that_the_file_does_not_say(
 def test_numerics_that_are_lost_are_said(vitkit_command, huggingface: Path, tmp_path: Path) -> None:
     done = vitkit_command("convert", huggingface, tmp_path / "x", "--to", "timm")
     assert "changed   norm_eps=1e-12 becomes 1e-06, which is all that timm has here" in done.out
+
+
+def test_a_temperature_that_is_lost_is_said(
+    vitkit_command, huggingface: Path, tmp_path: Path
+) -> None:
+    ours = tmp_path / "ours"
+    assert vitkit_command("convert", huggingface, ours).code == 0
+    described = json.loads((ours / "config.json").read_text("utf-8"))
+    described["vitkit"]["temperature"] = 0.5
+    (ours / "config.json").write_text(json.dumps(described))
+    done = vitkit_command("convert", ours, tmp_path / "x", "--to", "timm")
+    assert "changed   temperature=0.5 is left out: divide the logits by it yourself" in done.out

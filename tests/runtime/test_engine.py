@@ -68,6 +68,16 @@ def test_probabilities(name: str, settings: dict[str, Any], device: str) -> None
     assert given.std() > 1e-3  # and is no flat answer
 
 
+def test_probabilities_are_of_logits_over_the_temperature() -> None:
+    model = random_model(*MODELS[0])
+    engine = Engine(model, PREPROCESS, device=CPU, temperature=3.0)
+    images, batch = pictures()
+    with torch.no_grad():
+        logits = torch.cat([model(PREPROCESS(image)[None]) for image in images])
+    check(engine.logits(batch), logits, 1e-4)
+    check(engine.probabilities(batch), (logits / 3).softmax(-1))
+
+
 @each_model
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_features(name: str, settings: dict[str, Any], device: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vitkit.errors import ConfigError, WeightsError
 from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.weights import store
-from vitkit.weights.convert import check_destination, convert
+from vitkit.weights.convert import check_destination, convert, lost_temperature
 
 SMALL = {"num_classes": 5, "image_size": 64, "dim": 64, "depth": 2, "num_heads": 2}
 WINDOWS = {"num_classes": 5, "image_size": 64, "dim": 32, "depths": (2, 2), "num_heads": (2, 4)}
@@ -230,3 +231,24 @@ def test_torchvision_has_one_gelu_and_one_eps(settings: dict[str, Any], tmp_path
     stored = store.load(tmp_path / "ours")
     with pytest.raises(WeightsError, match="torchvision has no ViT with"):
         convert(stored, stored.build(), tmp_path / "x.pth", "torchvision")
+
+
+@pytest.mark.parametrize("to", ["vitkit", "timm"])
+def test_a_temperature_goes_where_there_is_a_place_for_it(
+    saved: Callable[..., Path], tmp_path: Path, to: str
+) -> None:
+    path = saved("vit_tiny_patch16_224")
+    described = json.loads((path / "config.json").read_text("utf-8"))
+    described["vitkit"]["temperature"] = 1.75
+    (path / "config.json").write_text(json.dumps(described))
+    stored = store.load(path)
+    convert(stored, stored.build(), tmp_path / to, to)
+    said = lost_temperature(stored, stored.config, to)
+    if to == "vitkit":
+        assert store.load(tmp_path / to).temperature == 1.75 and said == ""
+    else:
+        assert said == "temperature=1.75 is left out: divide the logits by it yourself"
+    fewer = replace(stored.config, num_classes=2)
+    convert(stored, stored.build_as(fewer)[0], tmp_path / "fewer", "vitkit")
+    assert store.load(tmp_path / "fewer").temperature == 1  # of a new head nothing is known
+    assert lost_temperature(stored, fewer, to) == ""

@@ -162,6 +162,7 @@ def test_config_file(saved: tuple[Path, Backbone]) -> None:
             "version": vitkit.__version__,
             "architecture": VIT,
             "model": {**TINY, "image_size": [32, 48]},
+            "temperature": 1.0,
         },
     }  # fmt: skip
 
@@ -291,6 +292,17 @@ def test_no_checkpoint(tmp_path: Path, path: str, message: str) -> None:
         store.load(tmp_path / path)
 
 
+def test_the_temperature_is_kept(tmp_path: Path) -> None:
+    model = random_model(VIT, TINY)
+    save(tmp_path, VIT, model, temperature=0.1 + 0.2)  # not a number that few digits say
+    assert store.load(tmp_path).temperature == 0.1 + 0.2
+    path = tmp_path / "config.json"
+    cfg = json.loads(path.read_text("utf-8"))
+    del cfg["vitkit"]["temperature"]  # as checkpoints had it before there was one
+    path.write_text(json.dumps(cfg))
+    assert store.load(tmp_path).temperature == 1
+
+
 def edited(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda cfg: cfg.update(changes)
 
@@ -330,6 +342,10 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], object]:
                 {"image_size": [32.0, 48]},
                 {"image_size": [8 * 10**6] * 2},
             )
+        ),
+        *(
+            lambda cfg, value=value: cfg["vitkit"].update(temperature=value)
+            for value in (0, -1.5, float("inf"), float("nan"), True, "1.5", None, [1.5])
         ),
         lambda cfg: cfg["vitkit"].update(architecture=SWIN, model={"depths": [2, -1, 2, 2]}),
         edited(num_classes=5.0),

@@ -73,6 +73,8 @@ def convert(
     typer.echo(visible_lines(account(source, stored, target, adapted)))
     if lost := conversion.lost_numerics(target, to):
         typer.echo(f"{'changed':<8}  {lost}")
+    if lost := conversion.lost_temperature(stored, target, to):
+        typer.echo(f"{'changed':<8}  {lost}")
     typer.echo(f"{'written':<8}  {visible(str(destination))}, as {to} has it")
 
 

@@ -75,7 +75,8 @@ def written(stored: Stored, model: Backbone, to: str) -> tuple[dict[str, Tensor]
     classes = stored.classes if len(stored.classes) == config.num_classes else ()
     names = classes or tuple(map(str, range(config.num_classes)))
     preprocess = store.preprocess_for(stored.preprocess, config)
-    described = store.describe(config, stored.architecture, names, preprocess)
+    temperature = temperature_of(stored, config)
+    described = store.describe(config, stored.architecture, names, preprocess, temperature)
     if to == "vitkit":
         return ours, {CONFIG: described}
     if to == "timm":
@@ -112,6 +113,19 @@ def mask_token(stored: Stored, config: ViTConfig) -> dict[str, Tensor]:
     name = f"{huggingface_config.kind_of(config)}.embeddings.mask_token"
     lost = torch.zeros(1, config.dim)
     return {name: stored.left.get("embeddings.mask_token", lost)}
+
+
+def temperature_of(stored: Stored, config: Config) -> float:
+    """The checkpoint's temperature, which a new head does not share."""
+    return stored.temperature if stored.config.num_classes == config.num_classes else 1.0
+
+
+def lost_temperature(stored: Stored, config: Config, to: str) -> str:
+    """In words, that a library has no place for the temperature, where there is one."""
+    temperature = temperature_of(stored, config)
+    if to == "vitkit" or temperature == 1:
+        return ""
+    return f"temperature={temperature:.4g} is left out: divide the logits by it yourself"
 
 
 def lost_numerics(config: Config, to: str) -> str:

@@ -1,6 +1,7 @@
 """What a checkpoint says of itself in `config.json`: ours, timm's or Hugging Face's."""
 
 import json
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Told:
     settings: Mapping[str, Any] = field(default_factory=dict)  # fields of our configuration
     classes: tuple[str, ...] = ()
     preprocess: Mapping[str, Any] | None = None  # timm's `pretrained_cfg` keys
+    temperature: float = 1.0  # that logits are divided by before the softmax
 
 
 def describe_directory(path: Path) -> Told:
@@ -70,7 +72,16 @@ def _ours(cfg: Mapping[str, Any]) -> Told:
         settings=settings,
         classes=_class_names(cfg["label_names"], config.num_classes),
         preprocess=dict(cfg["pretrained_cfg"]),
+        temperature=_temperature(cfg["vitkit"].get("temperature", 1.0)),
     )
+
+
+def _temperature(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"temperature={reprlib.repr(value)} is no number")
+    if not 0 < value < math.inf:  # nan neither
+        raise ConfigError(f"temperature={value} is not above 0 and finite")
+    return float(value)
 
 
 def _class_names(names: Any, count: int) -> tuple[str, ...]:

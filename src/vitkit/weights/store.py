@@ -47,6 +47,7 @@ class Stored:
     resize: Resize = "bicubic_antialias"  # how its positions are brought to another grid
     notes: tuple[str, ...] = ()  # what was guessed
     size_is_told: bool = True  # the image size was not inferred
+    temperature: float = 1.0  # that logits are divided by before the softmax
 
     def build(self) -> Backbone:
         """The model with these weights, in evaluation mode.
@@ -135,6 +136,7 @@ def load(
             tensors=tensors,
             classes=told.classes,
             preprocess=told.preprocess or {},
+            temperature=told.temperature,
         )
     return translated(path, tensors, told, detect(tensors, source))
 
@@ -209,16 +211,18 @@ def save(
     architecture: str,
     classes: Sequence[str],
     preprocess: Mapping[str, Any],
+    temperature: float = 1.0,
 ) -> None:
     """Write a checkpoint into an existing directory; timm opens it with `local-dir:`.
 
-    `preprocess` holds timm's `pretrained_cfg` keys. A model that timm cannot build is saved all the
+    `preprocess` holds timm's `pretrained_cfg` keys; `temperature` is what logits are divided by
+    before the softmax, of which timm knows nothing. A model that timm cannot build is saved all the
     same, under a name that timm refuses. Both files are on the disk before either gets its name.
 
     Raises:
         CheckpointError: the disk does not take it.
     """
-    description = describe(model.config, architecture, classes, preprocess)
+    description = describe(model.config, architecture, classes, preprocess, temperature)
     whole = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_checkpoint(directory, whole, {CONFIG: description})
 
@@ -244,7 +248,11 @@ def write_checkpoint(
 
 
 def describe(
-    config: Config, architecture: str, classes: Sequence[str], preprocess: Mapping[str, Any]
+    config: Config,
+    architecture: str,
+    classes: Sequence[str],
+    preprocess: Mapping[str, Any],
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """The content of `config.json`: timm's keys, and ours under `vitkit`."""
     try:
@@ -266,5 +274,6 @@ def describe(
             "version": __version__,
             "architecture": architecture,
             "model": timm_config.changes(architecture, config),
+            "temperature": temperature,
         },
     }
