@@ -28,7 +28,7 @@ class Copy:
 
     row: int
     other: int
-    alike: float  # correlation of thumbnails; 1 of exact copies
+    alike: float  # correlation of hashes; 1 of exact copies
     how: str  # "same file", "same pixels", or how a near copy lies: one of near.TURNS
 
     @property
@@ -52,11 +52,7 @@ def _same_file(source: Source, rows: Sequence[int]) -> bool:
 
 
 def find_near(
-    keys: Sequence[bytes | None],
-    thumbs: NDArray[np.uint8],
-    shorter: NDArray[np.int64],
-    *,
-    listen: Listener = silent,
+    keys: Sequence[bytes | None], thumbs: NDArray[np.uint8], *, listen: Listener = silent
 ) -> Pairs:
     """Pairs of images that are nearly the same; of exact copies only the first is in any."""
     seen: dict[bytes, int] = {}
@@ -64,7 +60,7 @@ def find_near(
         if key is not None:
             seen.setdefault(key, row)
     rows = np.fromiter(seen.values(), np.int64, len(seen))
-    pairs = near_pairs(thumbs[rows], shorter[rows], listen=listen)
+    pairs = near_pairs(thumbs[rows], listen=listen)
     return Pairs(rows[pairs.first], rows[pairs.second], pairs.alike, pairs.turn)
 
 

@@ -1,10 +1,11 @@
 """Images that are nearly the same: saved again, resized, mirrored or turned.
 
-Two looks. The first compares the strengths of low frequencies, the absolute values of a cosine
-transform, which mirroring and turning leave as they are. The distance of two such fingerprints is
-never more than that of the thumbnails in their best position, so that the first look loses nothing.
-It costs n^2/2 products of 65 numbers in blocks: 15 s for 100,000 images on one core. The second
-look compares the thumbnails of the pairs that are left, in the position that fits best.
+Two looks at a perceptual hash, the low frequencies of a thumbnail's cosine transform. The first
+compares their strengths, the absolute values, which mirroring and turning leave as they are; the
+distance of two such fingerprints is never more than that of the images in their best position, so
+that the first look loses nothing. It costs n^2/2 products of 65 numbers in blocks: 15 s for 100,000
+images on one core. The second finds that position for the pairs that are left, and compares there
+the whole and the finer half alone: scenes of sky and sea share the coarse half.
 """
 
 from collections.abc import Iterator
@@ -18,14 +19,13 @@ from vitkit.progress import Listener, Progress, silent
 
 Floats = NDArray[np.float32]
 
-KEPT = 8  # frequencies of each direction in a fingerprint
+KEPT = 8  # frequencies of each direction in a hash
+FINE = 3  # sum of both directions' frequencies, from which on they are fine
 FLAT = 2.0  # levels of standard deviation of a thumbnail, below which noise decides: not compared
-# Share of a thumbnail's variance that two copies may differ in, 1 - correlation. A copy of a small
-# image differs more, since the grid of its pixels does not fit the thumbnail's: of CIFAR-10 (32
-# pixels) and flowers (128), 95 % of the copies at 0.7 times the size, mirrored and saved as JPEG of
-# quality 60, were within 0.043 and 0.002.
-STRICT, LOOSE = 0.015, 0.05
-LOOSE_SIDE = 32  # pixels of the shorter side, up to which it is LOOSE; STRICT comes at 107
+# 1 - correlation of two copies, at most, and twice that for what is fine. Of CIFAR-10's images (32
+# pixels) and flowers (128), 98 % of the copies at 0.7 times the size, mirrored and saved as JPEG of
+# quality 60, were within 0.021 and 0.002 for the whole, and within 0.031 and 0.002 for the fine.
+LOOSE, STRICT = 0.05, 0.015
 CROWDED = 5  # the neighbour that tells how alike different images of a set are
 SAMPLED = 128  # images that are asked for theirs
 BLOCK = (512, 4096)  # fingerprints that are compared at once
@@ -48,7 +48,7 @@ class Pairs:
 
     first: NDArray[np.int64]  # (m,)
     second: NDArray[np.int64]  # (m,), above `first`
-    alike: NDArray[np.float64]  # (m,) correlation of the thumbnails, at most 1
+    alike: NDArray[np.float64]  # (m,) correlation of their hashes, at most 1
     turn: NDArray[np.int64]  # (m,) index into TURNS
 
 
@@ -59,27 +59,22 @@ class _Found(NamedTuple):
     alike: NDArray[np.float64]  # (m,)
 
 
-def near_pairs(
-    thumbs: NDArray[np.uint8], shorter: NDArray[np.int64], *, listen: Listener = silent
-) -> Pairs:
-    """All pairs of thumbnails (n, S, S) that are copies; `shorter` (n,) are the images' sides.
+def near_pairs(thumbs: NDArray[np.uint8], *, listen: Listener = silent) -> Pairs:
+    """All pairs of grey thumbnails, (n, S, S) with S of at least 8, whose images are copies.
 
     Flat images are in no pair. Where different images of the set are much alike, as digits are, the
-    limit for small ones is lowered to half of what parts one image in twenty from its fifth
-    neighbour, but not below STRICT.
+    limit is lowered to half of what parts one image in twenty from its fifth neighbour, but not
+    below STRICT.
     """
-    units, deviation = _units(thumbs)
-    limits = np.clip(LOOSE * LOOSE_SIDE / shorter, STRICT, LOOSE)
+    hashes, deviation = perceptual_hash(thumbs)
     rows = np.flatnonzero(deviation >= FLAT)
-    units, limits = units[rows], limits[rows]
-    limits = np.minimum(limits, max(_crowding(units, limits) / 2, STRICT))
-    spectrum = _spectrum(units)
-    found = [
-        _second_look(units, spectrum, limits, first[at : at + CHUNK], second[at : at + CHUNK])
-        for first, second in _first_look(spectrum, limits, listen)
-        for at in range(0, len(first), CHUNK)
-    ]
-    pairs = [_Found(np.zeros((0, 3), np.int64), np.zeros(0)), *found]
+    hashes = hashes[rows]
+    limit = min(LOOSE, max(_crowding(hashes) / 2, STRICT))
+    pairs = [_Found(np.zeros((0, 3), np.int64), np.zeros(0))]
+    for first, second in _first_look(hashes, limit, listen):
+        for at in range(0, len(first), CHUNK):
+            part = slice(at, at + CHUNK)
+            pairs.append(_second_look(hashes, limit, first[part], second[part]))
     places = np.concatenate([some.places for some in pairs])
     alike = np.concatenate([some.alike for some in pairs])
     order = np.lexsort((places[:, 1], places[:, 0], -alike))
@@ -87,35 +82,43 @@ def near_pairs(
     return Pairs(rows[first], rows[second], alike[order], turn)
 
 
-def _units(thumbs: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.float64]]:
-    """Thumbnails of mean 0 and length 1, (n, S, S), and their standard deviations, (n,)."""
-    x = thumbs.astype(np.float32)
-    x -= x.mean(axis=(1, 2), keepdims=True)
-    deviation = np.sqrt(np.square(x).mean(axis=(1, 2), dtype=np.float64))
-    x /= np.maximum(deviation * thumbs.shape[1], 1e-6)[:, None, None].astype(np.float32)
-    return x, deviation
+def perceptual_hash(thumbs: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.float64]]:
+    """Low frequencies without the mean, scaled to length 1: (n, S, S) -> (n, KEPT^2), a row of 0
+    for an even image; and the thumbnails' standard deviations, (n,).
 
-
-def _spectrum(units: Floats) -> Floats:
-    """The lowest KEPT x KEPT frequencies of the orthonormal cosine transform: (n, KEPT^2)."""
-    side = units.shape[1]
+    The transform is the orthonormal DCT-II; row-major, the vertical frequency first.
+    """
+    side = thumbs.shape[1]
     place, frequency = np.arange(side), np.arange(KEPT)[:, None]
-    basis = np.cos(np.pi * (2 * place + 1) * frequency / (2 * side)) * np.sqrt(2 / side)
-    basis[0] /= np.sqrt(2)
-    waves = basis.astype(np.float32)
-    spectrum: Floats = waves @ units @ waves.T
-    return spectrum.reshape(len(units), KEPT**2)
+    waves = np.cos(np.pi * (2 * place + 1) * frequency / (2 * side)).astype(np.float32)
+    waves *= np.where(frequency == 0, np.sqrt(1 / side), np.sqrt(2 / side)).astype(np.float32)
+    spectrum = (waves @ thumbs.astype(np.float32) @ waves.T).reshape(len(thumbs), KEPT**2)
+    spectrum[:, 0] = 0
+    length = np.linalg.norm(spectrum, axis=1, keepdims=True)
+    deviation = thumbs.std(axis=(1, 2), dtype=np.float64)
+    return spectrum / np.where(length > 1e-3, length, np.inf), deviation
 
 
-def _fingerprints(spectrum: Floats) -> tuple[Floats, Floats]:
+def turned(hashes: Floats, turn: int) -> Floats:
+    """The hashes, (n, KEPT^2), of the same images in one of the TURNS."""
+    order = np.arange(KEPT**2).reshape(KEPT, KEPT)
+    signs = np.ones((KEPT, KEPT), np.float32)
+    if turn & 1:  # mirroring changes the sign of odd waves
+        signs[:, 1::2] *= -1
+    if turn & 2:
+        signs[1::2] *= -1
+    return hashes[:, (order.T if turn & 4 else order).ravel()] * signs.ravel()
+
+
+def _fingerprints(hashes: Floats) -> tuple[Floats, Floats]:
     """What does not change when an image is mirrored or turned, as factors of a distance.
 
     For rows a of the first and b of the second, a @ b is minus half of the squared distance.
     """
-    strength = np.abs(spectrum).reshape(-1, KEPT, KEPT)
-    turned = strength.transpose(0, 2, 1)
+    strength = np.abs(hashes).reshape(-1, KEPT, KEPT)
+    other = strength.transpose(0, 2, 1)
     above, below = np.triu_indices(KEPT), np.triu_indices(KEPT, 1)
-    larger, smaller = np.maximum(strength, turned), np.minimum(strength, turned)
+    larger, smaller = np.maximum(strength, other), np.minimum(strength, other)
     marks = np.concatenate([larger[:, *above], smaller[:, *below]], axis=1)  # (n, KEPT^2)
     half = np.square(marks).sum(axis=1, keepdims=True) / 2
     ones = np.ones_like(half)
@@ -123,86 +126,53 @@ def _fingerprints(spectrum: Floats) -> tuple[Floats, Floats]:
 
 
 def _first_look(
-    spectrum: Floats, limits: NDArray[np.float64], listen: Listener
+    hashes: Floats, limit: float, listen: Listener
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Pairs whose fingerprints do not rule them out, first < second."""
-    left, right = _fingerprints(spectrum)
-    count = len(left)
-    loosest = np.float32(-limits.max(initial=STRICT) - 1e-5)  # what rounding may cost
-    height, width = BLOCK
+    left, right = _fingerprints(hashes)
+    count, (height, width) = len(left), BLOCK
+    least = np.float32(-limit - 1e-5)  # what rounding may cost
     for top in range(0, count, height):
         for at in range(top, count, width):
-            close = left[top : top + height] @ right[at : at + width].T >= loosest
+            close = left[top : top + height] @ right[at : at + width].T >= least
             rows, columns = np.nonzero(close)
-            keep = rows + top < columns + at
-            if keep.any():
-                yield rows[keep] + top, columns[keep] + at
+            rows, columns = rows + top, columns + at
+            keep = rows < columns
+            yield rows[keep], columns[keep]
         listen(Progress("compare", min(top + height, count), count))
 
 
 def _second_look(
-    units: Floats,
-    spectrum: Floats,
-    limits: NDArray[np.float64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
+    hashes: Floats, limit: float, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> _Found:
-    """Those of the pairs whose thumbnails agree, how well, and in which position."""
-    limit = np.maximum(limits[first], limits[second])
-    overlaps = np.stack([_overlap(spectrum, first, second, turn) for turn in range(len(TURNS))])
-    turn = overlaps.argmax(axis=0)
-    energy = np.square(spectrum).sum(axis=1)
-    apart = (energy[first] + energy[second]) / 2 - overlaps.max(axis=0)
-    left = np.flatnonzero(apart <= limit + 1e-5)
-    first, second, turn, limit = first[left], second[left], turn[left], limit[left]
-    alike = np.zeros(len(first))
-    for number in range(len(TURNS)):
-        chosen = turn == number
-        ours, theirs = units[first[chosen]], turned(units[second[chosen]], number)
-        alike[chosen] = np.einsum("nhw,nhw->n", ours, theirs, dtype=np.float64)
+    """Those of the pairs that agree in their best position, how well, and in which."""
+    ours, theirs = hashes[first], hashes[second]
+    agreement = [np.einsum("nk,nk->n", ours, turned(theirs, turn)) for turn in range(len(TURNS))]
+    turn = np.argmax(agreement, axis=0)
+    alike = np.max(agreement, axis=0)
+    fine = np.add.outer(np.arange(KEPT), np.arange(KEPT)).ravel() >= FINE
     same = 1 - alike <= limit
+    for number in range(len(TURNS)):
+        rows = np.flatnonzero(same & (turn == number))
+        a, b = ours[rows][:, fine], turned(theirs[rows], number)[:, fine]
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        same[rows] = np.einsum("nk,nk->n", a, b) >= (1 - 2 * limit) * lengths
     places = np.stack([first[same], second[same], turn[same]], axis=1)
-    return _Found(places, np.minimum(alike[same], 1.0))
+    return _Found(places, np.minimum(alike[same].astype(np.float64), 1.0))
 
 
-def _overlap(
-    spectrum: Floats, first: NDArray[np.int64], second: NDArray[np.int64], turn: int
-) -> Floats:
-    """Scalar products of spectra, of the second image in one of the TURNS: (m,)."""
-    order = np.arange(KEPT**2).reshape(KEPT, KEPT)
-    signs = np.ones((KEPT, KEPT), np.float32)
-    if turn & 1:  # mirroring changes the sign of odd waves
-        signs[:, 1::2] *= -1
-    if turn & 2:
-        signs[1::2] *= -1
-    order = order.T if turn & 4 else order
-    theirs = spectrum[second][:, order.ravel()]
-    theirs *= signs.ravel()
-    overlap: Floats = np.einsum("nk,nk->n", spectrum[first], theirs)
-    return overlap
-
-
-def turned(images: Floats, turn: int) -> Floats:
-    """Images (n, S, S) in one of the TURNS."""
-    x = images.transpose(0, 2, 1) if turn & 4 else images
-    x = x[:, :, ::-1] if turn & 1 else x
-    return x[:, ::-1] if turn & 2 else x
-
-
-def _crowding(units: Floats, limits: NDArray[np.float64]) -> float:
+def _crowding(hashes: Floats) -> float:
     """1 - correlation with the fifth neighbour, such that it is less for one image in twenty.
 
-    Infinite where the limits are strict anyway, or the set is too small to tell.
+    Infinite where the set is too small to tell.
     """
-    count = len(units)
-    if count < 10 * CROWDED or limits.max() <= STRICT:
+    count = len(hashes)
+    if count < 10 * CROWDED:
         return float("inf")
     sample = np.random.default_rng(0).choice(count, min(SAMPLED, count), replace=False)
-    flat = units.reshape(count, -1)
     nearest = np.full((len(sample), count), -1, np.float32)
     for turn in range(len(TURNS)):
-        positions = turned(units[sample], turn).reshape(len(sample), -1)
-        np.maximum(nearest, positions @ flat.T, out=nearest)
+        np.maximum(nearest, turned(hashes[sample], turn) @ hashes.T, out=nearest)
     nearest[np.arange(len(sample)), sample] = -1
     fifth = 1 - np.partition(nearest, -CROWDED, axis=1)[:, -CROWDED]
     return float(np.percentile(fifth, 5))
