@@ -1,8 +1,12 @@
 """What survives a crash."""
 
+import errno
 import os
+import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +16,11 @@ from vitkit.errors import CheckpointError
 from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.training.checkpoint import (
+    MANIFEST,
     STATE,
+    fault,
     load_state,
+    newest,
     recover,
     replacing_directory,
     save_state,
@@ -27,25 +34,41 @@ from vitkit.training.step import Heads, Learner
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A directory that was written once."""
+    """A directory that was written twice, and the one before it."""
     directory = tmp_path / "last"
-    with replacing_directory(directory) as fresh:
-        (fresh / "file").write_text("old")
+    write(directory, "oldest")
+    write(directory, "old")
     return directory
 
 
+def write(directory: Path, text: str) -> None:
+    with replacing_directory(directory, keep=directory.with_name("previous")) as fresh:
+        (fresh / "file").write_text(text)
+
+
 def content(directory: Path) -> dict[str, str]:
-    """Everything below a directory, hidden files too."""
-    files = (path for path in directory.rglob("*") if path.is_file())
+    """Everything below a directory, hidden files too, but for the manifests."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(directory)): path.read_text() for path in files}
 
 
+UNTOUCHED = {"last/file": "old", "previous/file": "oldest"}
+
+
 def test_the_new_directory_takes_the_place_of_the_old(saved: Path) -> None:
-    with replacing_directory(saved) as fresh:
+    with replacing_directory(saved, keep=saved.with_name("previous")) as fresh:
         assert list(fresh.iterdir()) == []
         (fresh / "other").write_text("new")
         assert content(saved) == {"file": "old"}  # until the end
-    assert content(saved.parent) == {"last/other": "new"}
+    assert content(saved.parent) == {"last/other": "new", "previous/file": "old"}
+    assert fault(saved) is None
+
+
+def test_without_a_place_to_keep_it_the_old_is_gone(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with replacing_directory(tmp_path / "best") as fresh:
+            (fresh / "file").write_text(text)
+    assert content(tmp_path) == {"best/file": "new"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -53,19 +76,44 @@ def test_a_failure_while_filling_keeps_the_old(saved: Path, error: type[BaseExce
     with pytest.raises(error), replacing_directory(saved) as fresh:
         (fresh / "file").write_text("half")
         raise error
-    assert content(saved.parent) == {"last/file": "old"}
+    assert content(saved.parent) == UNTOUCHED
 
 
-def test_a_disk_that_cannot_be_synced_keeps_the_old(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
+CALLS = {  # on the way to the disk, and how often each is made for one file
+    "fsync": (os, "fsync", 4),
+    "rename": (Path, "rename", 3),
+    "mkdir": (Path, "mkdir", 1),
+    "write_text": (Path, "write_text", 2),
+}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize(
+    ("name", "call"), [(name, call) for name, (*_, most) in CALLS.items() for call in range(most)]
+)
+def test_a_disk_that_fails_at_any_call_is_one_line_and_keeps_the_old(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: int, number: int
 ) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError("no space left on device")
+    owner, attribute, _ = CALLS[name]
+    real, calls = getattr(owner, attribute), 0
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"), replacing_directory(saved) as fresh:
-        (fresh / "file").write_text("new")
-    assert content(saved.parent) == {"last/file": "old"}
+    def failing(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call + 1:
+            raise OSError(number, os.strerror(number))
+        return real(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, attribute, failing)
+        with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
+            write(saved, "new")
+    assert "\n" not in str(caught.value) and "--resume" in str(caught.value)
+    for directory in (saved, saved.with_name("previous")):
+        recover(directory)
+        assert fault(directory) is None
+    whole = content(saved)["file"], content(saved.with_name("previous"))["file"]
+    assert whole in {("old", "oldest"), ("new", "old")}
 
 
 def test_every_file_reaches_the_disk_before_the_renames(
@@ -77,14 +125,14 @@ def test_every_file_reaches_the_disk_before_the_renames(
     monkeypatch.setattr(
         Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1]
     )
-    with replacing_directory(saved) as fresh:
+    with replacing_directory(saved, keep=saved.with_name("previous")) as fresh:
         (fresh / "a").write_text("1")
         (fresh / "b").write_text("2")
-    # both files and the directory that lists them; then the parent that lists the names
-    assert events == ["sync"] * 3 + ["rename"] * 2 + ["sync"]
+    # both files, the manifest and the directory; then the parent that lists the names
+    assert events == ["sync"] * 4 + ["rename"] * 3 + ["sync"]
 
 
-@pytest.mark.parametrize("crash", [1, 2])
+@pytest.mark.parametrize("crash", [1, 2, 3])
 def test_a_crash_at_a_rename_is_mended(
     saved: Path, monkeypatch: pytest.MonkeyPatch, crash: int
 ) -> None:
@@ -99,21 +147,78 @@ def test_a_crash_at_a_rename_is_mended(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", dying)
-    with pytest.raises(KeyboardInterrupt), replacing_directory(saved) as fresh:
-        (fresh / "file").write_text("new")
+    with pytest.raises(KeyboardInterrupt):
+        write(saved, "new")
     monkeypatch.undo()
-    assert saved.exists() == (crash == 1)
-    recover(saved)
-    assert content(saved) == {"file": "old"}
-    with replacing_directory(saved) as fresh:  # what the crash left is in nobody's way
-        (fresh / "file").write_text("newer")
-    assert content(saved.parent) == {"last/file": "newer"}
+    for directory in (saved, saved.with_name("previous")):
+        recover(directory)
+    expected = {"last/file": "new", "previous/file": "old"} if crash == 3 else UNTOUCHED
+    visible = {name: text for name, text in content(saved.parent).items() if name[0] != "."}
+    assert visible == expected
+    write(saved, "newer")  # what the crash left is in nobody's way
+    assert content(saved.parent) == {"last/file": "newer", "previous/file": expected["last/file"]}
+
+
+def test_a_half_written_directory_is_never_put_in_place(tmp_path: Path) -> None:
+    half = tmp_path / ".last.new"
+    half.mkdir()
+    (half / "file").write_text("half")
+    recover(tmp_path / "last")
+    assert not (tmp_path / "last").exists()
 
 
 def test_recover_leaves_a_whole_directory_alone(saved: Path) -> None:
     recover(saved)
     recover(saved.with_name("absent"))
-    assert content(saved.parent) == {"last/file": "old"}
+    assert content(saved.parent) == UNTOUCHED
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "bit": (lambda last: flip(last / "file"), "file is not what was written"),
+    "cut": (lambda last: (last / "file").write_text("ol"), "file is not what was written"),
+    "file": (lambda last: (last / "file").unlink(), "file is not there"),
+    "manifest": (lambda last: (last / MANIFEST).unlink(), f"{MANIFEST} is not there"),
+    "words": (lambda last: (last / MANIFEST).write_text("{"), f"{MANIFEST} cannot be read"),
+    "list": (lambda last: (last / MANIFEST).write_text("[1]"), f"{MANIFEST} cannot be read"),
+    "empty": (lambda last: (last / MANIFEST).write_text("{}"), f"{MANIFEST} cannot be read"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_what_is_damaged_is_named_and_the_one_before_is_used(saved: Path, how: str) -> None:
+    spoil, said = SPOILED[how]
+    spoil(saved)
+    assert (fault(saved) or "").startswith(said)
+    chosen, note = newest(saved.parent)
+    assert chosen == saved and said in note and "before it" in note
+    assert content(saved.parent) == {"last/file": "oldest"}
+    assert newest(saved.parent) == (saved, "")
+
+
+def test_a_last_that_is_gone_is_spoken_of_too(saved: Path) -> None:
+    shutil.rmtree(saved)
+    chosen, note = newest(saved.parent)
+    assert chosen == saved and "gone" in note
+    assert content(saved) == {"file": "oldest"}
+
+
+def test_where_all_are_damaged_nothing_is_touched(saved: Path) -> None:
+    flip(saved / "file")
+    flip(saved.with_name("previous") / "file")
+    before = content(saved.parent)
+    with pytest.raises(CheckpointError, match=r"last/: file is not .*; previous/: file is not"):
+        newest(saved.parent)
+    assert content(saved.parent) == before
+
+
+def test_where_nothing_was_written_there_is_nothing_to_say(tmp_path: Path) -> None:
+    assert newest(tmp_path) == (None, "")
 
 
 def small(dim: int = 16) -> Backbone:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError
 from vitkit.models import create_model
+from vitkit.models.backbone import Backbone
 from vitkit.progress import Progress, silent
 from vitkit.training.config import resolve
 from vitkit.training.ema import WeightAverage
@@ -20,6 +22,7 @@ from vitkit.training.loop import Diverged, fit, validate
 from vitkit.training.optim import adamw
 from vitkit.training.position import Position
 from vitkit.training.sampling import Examples, batches
+from vitkit.training.saving import Saver
 from vitkit.training.schedule import Pace, learning_rate
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Result, train_step
@@ -161,6 +164,26 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
     assert torch.equal(drawn(3), (coloured(8).images / 255 - 0.5) / 0.5)
 
 
+class Kept(Saver):
+    """Keeps rows in memory, and writes nothing."""
+
+    def __init__(self, learner: Learner, position: Position | None = None) -> None:
+        super().__init__(Path("nowhere"), learner, position or Position(), write=unwanted)
+        self.rows: list[dict[str, Any]] = []
+        self.were_best: list[bool] = []
+
+    def add_row(self, row: dict[str, Any], *, is_best: bool) -> None:
+        self.rows.append(row)
+        self.were_best.append(is_best)
+
+    def save(self) -> None:
+        pass
+
+
+def unwanted(directory: Path, model: Backbone) -> None:
+    raise AssertionError("nothing is to be written")
+
+
 def run(
     learner: Learner,
     train: Examples,
@@ -168,16 +191,9 @@ def run(
     position: Position | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[bool, list[dict[str, Any]], list[bool]]:
-    rows: list[dict[str, Any]] = []
-    best: list[bool] = []
-
-    def on_epoch(row: dict[str, Any], is_best: bool) -> None:
-        rows.append(row)
-        best.append(is_best)
-
-    position = position or Position()
-    done = fit(learner, train, val, position, on_epoch=on_epoch, listen=silent, stop=stop)
-    return done, rows, best
+    kept = Kept(learner, position)
+    done = fit(learner, train, val, kept, listen=silent, stop=stop)
+    return done, kept.rows, kept.were_best
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -271,7 +287,7 @@ def test_a_loss_that_is_never_finite_again_names_the_remedy() -> None:
 def test_weights_whose_validation_is_not_finite_are_never_saved() -> None:
     """Steps that were finite can lead there; then nothing is good of what `Diverged` would save."""
     learner = make_learner(settings_with(epochs=2, ema=0))
-    settings, saved = learner.settings, []
+    settings, kept = learner.settings, Kept(learner)
     learner.model.register_forward_hook(
         lambda model, given, made: made if model.training else made * torch.nan
     )
@@ -280,13 +296,12 @@ def test_weights_whose_validation_is_not_finite_are_never_saved() -> None:
             learner,
             coloured(24),
             coloured(6),
-            Position(),
-            on_epoch=lambda row, best: saved.append(row),
+            kept,
             listen=silent,
             stop=lambda: False,
         )
     assert not isinstance(caught.value, Diverged)
-    assert not saved
+    assert not kept.rows
 
 
 def test_steps_that_are_not_finite_change_nothing_and_are_counted() -> None:
@@ -353,8 +368,7 @@ def test_progress_is_told_of_every_epoch(monkeypatch: pytest.MonkeyPatch) -> Non
         learner,
         coloured(20),
         coloured(6),
-        Position(),
-        on_epoch=lambda row, best: None,
+        Kept(learner),
         listen=heard.append,
         stop=lambda: False,
     )

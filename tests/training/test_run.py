@@ -51,19 +51,16 @@ def test_the_directory_holds_everything_and_nothing_else(finished: vitkit.Run) -
         "metrics.jsonl",
         "split.csv",
         "last",
+        "previous",
         "best",
         "evaluation.json",
         "report.html",
     }
-    assert {path.name for path in (finished.directory / "best").iterdir()} == {
-        "config.json",
-        "model.safetensors",
-    }
-    assert {path.name for path in (finished.directory / "last").iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "state.pt",
-    }
+    predicting = {"config.json", "model.safetensors", "manifest.json"}
+    assert {path.name for path in (finished.directory / "best").iterdir()} == predicting
+    for name in ("last", "previous"):
+        inside = {path.name for path in (finished.directory / name).iterdir()}
+        assert inside == predicting | {"state.pt"}
 
 
 def test_every_file_is_readable_by_others(finished: vitkit.Run) -> None:
@@ -137,7 +134,8 @@ def test_best_is_the_epoch_with_the_highest_validation_score(
         if progress.final and progress.phase.startswith("epoch"):
             seen.append(weights(tmp_path / "run" / "last"))
 
-    vitkit.train(colours, out=tmp_path / "run", listen=listen, **tiny)
+    every = {"checkpoint.every": "1 epoch"}
+    vitkit.train(colours, out=tmp_path / "run", listen=listen, **tiny, **every)
     assert len(set(seen)) == 4
     assert weights(tmp_path / "run" / "best") == seen[2]  # of equal ones the later
     assert weights(tmp_path / "run" / "last") == seen[3]
@@ -283,10 +281,60 @@ def test_a_crash_between_the_renames_is_mended_by_resuming(
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(finished.directory, out)
-    (out / "last").rename(out / ".last.old")
+    (out / "last").rename(out / ".last.new")
     (out / "best").rename(out / ".best.old")
     vitkit.train(colours, out=out, resume=True)
     assert digest(out) == digest(finished.directory)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def resumed(out: Path, data: Path) -> list[str]:
+    """Go on with a run; the notes that it gives."""
+    heard: list[Progress] = []
+    vitkit.train(data, out=out, resume=True, listen=heard.append)
+    return [progress.figures[""] for progress in heard if progress.phase == "note"]
+
+
+@pytest.mark.parametrize("name", ["state.pt", "model.safetensors", "config.json"])
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(
+    finished: vitkit.Run, colours: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    flip_a_bit(out / "last" / name)
+    said = f"last/ is damaged ({name} is not what was written): going on from"
+    assert any(note.startswith(said) for note in resumed(out, colours))
+    for which in ("last", "best"):
+        assert weights(out / which) == weights(finished.directory / which)
+    assert len(vitkit.Run(out).metrics) == len(finished.metrics)
+
+
+def test_a_damaged_best_is_spoken_of(finished: vitkit.Run, colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    shutil.rmtree(out / "last")  # so that there is an epoch left to do
+    flip_a_bit(out / "best" / "model.safetensors")
+    notes = "; ".join(resumed(out, colours))
+    assert "last/ is gone" in notes and "best/ is damaged" in notes
+    vitkit.load(out)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_one_line(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    for name in ("last", "previous"):
+        flip_a_bit(out / name / "state.pt")
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint that is whole \(last/: .*previous/: "
+    ):
+        vitkit.train(colours, out=out, resume=True)
 
 
 def test_rows_of_epochs_to_come_are_dropped(tmp_path: Path) -> None:

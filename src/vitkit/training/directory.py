@@ -16,7 +16,7 @@ from vitkit import whole_file
 from vitkit.classifier import Classifier, load
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.evaluation.metrics import Evaluation
-from vitkit.training.checkpoint import recover
+from vitkit.training.checkpoint import BEST, LAST, PREVIOUS, recover
 from vitkit.training.config import (
     AUTO,
     NO_RECIPE,
@@ -26,13 +26,18 @@ from vitkit.training.config import (
     parse,
     resolve,
 )
-from vitkit.training.loop import Row
+from vitkit.training.position import Row
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
 SPLIT, CONTENTS, UNREADABLE = "split.csv", "contents.csv", "unreadable.csv"
 EVALUATION = "evaluation.json"
-BEST, LAST = "best", "last"
-FREE = ("device", "threads", "data.workers", "data.memory_gb")  # the result stays what it is
+FREE = (  # the result stays what it is
+    "device",
+    "threads",
+    "data.workers",
+    "data.memory_gb",
+    "checkpoint.every",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,8 @@ def claimed(directory: Path, resume: bool) -> Iterator[None]:
         ) from None
     try:
         check_directory(directory, resume)
-        recover(directory / LAST)
-        recover(directory / BEST)
+        for name in (LAST, PREVIOUS, BEST):
+            recover(directory / name)
         yield
     finally:
         with contextlib.suppress(OSError):

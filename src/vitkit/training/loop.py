@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,9 @@ import torch.nn.functional as F
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
 from vitkit.runtime.engine import Engine
-from vitkit.training.position import Position
+from vitkit.training.position import Position, Row
 from vitkit.training.sampling import Batch, Split, steps_per_epoch
+from vitkit.training.saving import Saver
 from vitkit.training.schedule import Pace, pace
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Learner, train_step
@@ -26,30 +26,29 @@ LISTEN_EVERY = 0.1  # seconds
 SCORING_SHARE = 0.05  # of a run by the clock goes into validation and saving, at most
 FORWARD_SHARE = 0.4  # of the time of a training step that an image takes to be scored, at most
 
-Row = dict[str, Any]  # the figures of an epoch, as in metrics.jsonl
-
 
 def fit(
     learner: Learner,
     train: Split,
     val: Split,
-    position: Position,
+    saver: Saver,
     *,
     held_out: int = 0,
-    on_epoch: Callable[[Row, bool], None],
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """Train from `position` to the end; False if `stop` ended it, be it after the last step.
+    """Train from the saver's position to the end; False if `stop` ended it before.
 
-    After every epoch `on_epoch` gets its figures, and whether its weights are the best so far. By
-    the clock, short epochs share a row; and time is left for the `held_out` images to be scored.
+    What is reached is saved in between whenever that is due, but not at the end. After an epoch the
+    `saver` gets its figures. By the clock, short epochs share a row; and time is left for the
+    `held_out` images to be scored.
 
     Raises:
         Diverged: too many steps in a row had no finite loss or gradient.
+        CheckpointError: the disk does not take what is to be saved.
         ConfigError: the validation loss is not finite.
     """
-    settings = learner.settings
+    settings, position = learner.settings, saver.position
     steps = steps_per_epoch(len(train), settings)
 
     def now() -> Pace:
@@ -57,7 +56,7 @@ def fit(
         return pace(settings, position, steps, reserve=reserve)
 
     while not now().finished:
-        if not train_epoch(learner, train, position, now, listen=listen, stop=stop):
+        if not train_epoch(learner, train, saver, now, listen=listen, stop=stop):
             return False
         if now().finished or worth_scoring(settings, position):
             started, before = time.perf_counter(), position.seconds
@@ -69,10 +68,12 @@ def fit(
             if is_best and row["val_top1"] is not None:
                 position.best_top1 = row["val_top1"]
             position.start_epoch()
-            on_epoch(row, is_best)
+            saver.add_row(row, is_best=is_best)
             position.scoring_seconds = time.perf_counter() - started
             position.seconds = before + position.scoring_seconds
             listen(_epoch_line(settings, row, now(), position.before + position.seconds))
+        elif saver.due():
+            saver.save()
         if stop():
             return False
     return True
@@ -88,18 +89,18 @@ def worth_scoring(settings: TrainSettings, position: Position) -> bool:
 def train_epoch(
     learner: Learner,
     train: Split,
-    position: Position,
+    saver: Saver,
     now: Callable[[], Pace],
     *,
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """The rest of the epoch in which `position` stands; False if `stop` ended it before.
+    """The rest of the epoch in which the run stands; False if `stop` ended it before.
 
     Raises:
         Diverged: too many steps in a row had no finite loss.
     """
-    settings = learner.settings
+    settings, position = learner.settings, saver.position
     steps = steps_per_epoch(len(train), settings)
     epoch, done = divmod(position.step, steps)
     sums = [position.loss_sum, position.correct]
@@ -125,8 +126,11 @@ def train_epoch(
             listen(_progress(settings, train, epoch, position, now(), rate))
         if is_last:
             return True
-        if stop():
+        stopped = stop()
+        if stopped or saver.due():
             position.loss_sum, position.correct = totals.tolist()
+            saver.save()
+        if stopped:
             return False
     return True
 

@@ -1,6 +1,9 @@
 """Where a run stands."""
 
 from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]  # the figures of an epoch, as in metrics.jsonl
 
 
 @dataclass(slots=True)

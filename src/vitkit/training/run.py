@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +22,29 @@ from vitkit.models import build, find_config
 from vitkit.models.backbone import Backbone, Config
 from vitkit.progress import Listener, Progress, silent
 from vitkit.runtime.device import autocast, choose_device
-from vitkit.runtime.engine import Engine
 from vitkit.training import directory as files
 from vitkit.training import tune
-from vitkit.training.checkpoint import load_state, replacing_directory, save_state
+from vitkit.training.calibrate import calibrate
+from vitkit.training.checkpoint import BEST, LAST, fault, load_state, newest
 from vitkit.training.config import Resolved
-from vitkit.training.dataset import Dataset, open_data, read_dataset, write_dataset
+from vitkit.training.dataset import (
+    Dataset,
+    open_data,
+    read_dataset,
+    save_unreadable,
+    write_dataset,
+)
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.doubts import doubts
 from vitkit.training.ema import WeightAverage
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
-from vitkit.training.loop import Diverged, Row, fit, predictions
+from vitkit.training.loop import Diverged, fit, predictions
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
 from vitkit.training.position import Position
 from vitkit.training.sampling import Batch
+from vitkit.training.saving import Every, Saver
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights import store
@@ -67,7 +75,8 @@ class Outcome:
     dataset: Dataset
     split: str = ""  # the one that was evaluated, "" where none was
     evaluation: Evaluation | None = None
-    probabilities: NDArray[np.float32] | None = None  # (n, K), of that split's rows
+    probabilities: NDArray[np.float32] | None = None  # (n, K), of that split's images
+    labels: NDArray[np.int64] | None = None  # (n,), of the same
 
 
 def prepare(
@@ -100,6 +109,8 @@ def prepare(
     )
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
+    if settings.checkpoint.every is not None:
+        Every.parse(settings.checkpoint.every)
     check_memory(config, settings, device)
     teacher = None
     if settings.distill.teacher is not None:
@@ -107,8 +118,7 @@ def prepare(
     with own_state(settings.threads):
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
-    trained_on = sum(sample.split in (None, "train") for sample in source.samples)
-    notes += doubts(settings, config, trained_on)
+    notes += doubts(settings, config, settings.data.epoch_images or source.trained_on)
     return Prepared(resolved, source, preprocess, model.to(device), device, teacher, tuple(notes))
 
 
@@ -211,50 +221,68 @@ def train_prepared(
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
-    """Train from `position` or from `last/`, saving after every epoch; False if stopped."""
+    """Train from `position`, or from where the run stands; False if stopped. What is done is saved.
+
+    Raises:
+        CheckpointError: no checkpoint of the run is whole, or the disk does not take a new one.
+        Diverged: training goes nowhere.
+    """
     settings = prepared.resolved.settings
-    learner = make_learner(prepared, cropped=not dataset.examples["train"].in_memory)
-    if resume and (directory / files.LAST).is_dir():
-        position = load_state(directory / files.LAST, learner)
-    keep_metrics(directory / files.METRICS, position.step)
-
-    def save(name: str, with_state: bool) -> None:
-        with replacing_directory(directory / name) as fresh:
-            store.save(
-                fresh,
-                tune.merge_lora(learner.predictor),
-                architecture=settings.architecture,
-                classes=prepared.source.classes,
-                preprocess=prepared.preprocess.to_timm(),
-            )
-            if with_state:
-                save_state(fresh, learner, position)
-
-    def on_epoch(row: Row, is_best: bool) -> None:
-        with open(directory / files.METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if is_best:
-            save(files.BEST, with_state=False)
-        save(files.LAST, with_state=True)
-
     splits = dataset.examples
+    learner = make_learner(prepared, cropped=not splits["train"].in_memory)
+    done = go_on(directory, learner, listen) if resume else None
+    position = done or position
+    keep_metrics(directory / files.METRICS, position.step)
+    saver = Saver(
+        directory,
+        learner,
+        position,
+        write=partial(
+            store.save,
+            architecture=settings.architecture,
+            classes=prepared.source.classes,
+            preprocess=prepared.preprocess.to_timm(),
+        ),
+        every=Every.parse(settings.checkpoint.every) if settings.checkpoint.every else None,
+        saved_step=-1 if done is None else done.step,
+    )
     try:
         finished = fit(
             learner,
             splits["train"],
             splits["val"],
-            position,
+            saver,
             held_out=len(splits["test"]),
-            on_epoch=on_epoch,
             listen=listen,
             stop=stop,
         )
     except Diverged as error:
-        save(files.LAST, with_state=True)
-        raise Diverged(f"{error}; the last good weights are in {directory / files.LAST}") from None
-    if not finished:
-        save(files.LAST, with_state=True)
+        saver.save()
+        raise Diverged(f"{error}; the last good weights are in {directory / LAST}") from None
+    saver.save()
     return finished
+
+
+def go_on(directory: Path, learner: Learner, listen: Listener) -> Position | None:
+    """Put a learner where its run stands, by the newest whole checkpoint; None: there is none.
+
+    What is damaged is said.
+
+    Raises:
+        CheckpointError: all are damaged, or of another model.
+    """
+    checkpoint, said = newest(directory)
+    if said:
+        listen(Progress("note", 0, 0, {"": said}, final=True))
+    if checkpoint is None:
+        return None
+    position = load_state(checkpoint, learner)
+    wrong = fault(directory / BEST) if position.best_top1 >= 0 else None
+    if wrong is not None:
+        said = f"{BEST}/ is damaged ({wrong}): the best epoch from here on takes its place"
+        listen(Progress("note", 0, 0, {"": said}, final=True))
+        position.best_top1 = -1.0
+    return position
 
 
 def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
@@ -296,20 +324,21 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
         return Outcome(run, prepared, dataset)
     examples = dataset.examples[split]
     listen(Progress(EVALUATE, 0, len(examples)))
-    model = load(run.directory, device=str(prepared.device)).model
-    engine = Engine(model, prepared.preprocess, device=prepared.device)
+    classifier = load(run.directory, device=str(prepared.device))
+    calibrate(run.directory, classifier, dataset.examples["val"])
+    engine = classifier.engine
     parts: list[Batch] = []
     for part in predictions(engine, examples):
         parts.append(part)
         listen(Progress(EVALUATE, sum(len(labels) for _, labels in parts), len(examples)))
     probabilities, labels = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-    evaluation = evaluate_predictions(probabilities, labels, prepared.source.classes)
-    samples = zip(prepared.source.samples, dataset.splits, strict=True)
-    inside = {sample.name for sample, of in samples if of == split}
-    unreadable = tuple(entry for entry in dataset.summary.unreadable if entry[0] in inside)
-    of_the_data = any(sample.split == split for sample in prepared.source.samples)
-    words = in_words(split, of_the_data=of_the_data)
+    evaluation = evaluate_predictions(
+        probabilities, labels, prepared.source.classes, temperature=engine.temperature
+    )
+    unreadable = dataset.unreadable(prepared.source, split)
+    words = in_words(split, of_the_data=split in prepared.source.splits)
     evaluation = replace(evaluation, split=words, unreadable=unreadable)
     text = json.dumps(evaluation.to_json(), indent=2)
     whole_file.write(run.directory / files.EVALUATION, text + "\n")
-    return Outcome(run, prepared, dataset, split, evaluation, probabilities)
+    save_unreadable(run.directory, dataset.account().unreadable)
+    return Outcome(run, prepared, dataset, split, evaluation, probabilities, labels)

@@ -64,7 +64,11 @@ class DataSettings(Section):
     max_megapixels: Positive = 50.0  # per image, from its header
     max_megabytes: Positive = 64.0  # per image file
     memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
-    loading: Literal["auto", "memory", "stream"] = "auto"  # decode once, or for every epoch
+    # Decode once, or for every epoch; or read shards in sequence, as those behind URLs always are.
+    loading: Literal["auto", "memory", "stream", "sequential"] = "auto"
+    epoch_images: Count | None = None  # that an epoch of shards in sequence shows; None: all
+    shuffle_buffer: Count = 4096  # images of shards in sequence that are held to be drawn from
+    classes: Count | tuple[str, ...] | None = None  # number or names, where shards do not tell them
     workers: Count | None = None  # that decode; None: one per core
 
 
@@ -131,6 +135,12 @@ class LoraSettings(Section):
     alpha: Positive = 16.0  # the adapters' product is scaled by alpha / rank
 
 
+class CheckpointSettings(Section):
+    """When a run is saved."""
+
+    every: str | None = None  # "500 steps", "10 minutes", "1 epoch"; None: see `saving.Saver`
+
+
 class TrainSettings(Section):
     """One training run."""
 
@@ -143,6 +153,7 @@ class TrainSettings(Section):
     distill: DistillSettings = DistillSettings()
     tune: Literal["all", "head", "lora"] = "all"  # what of the model learns
     lora: LoraSettings = LoraSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
     epochs: Count = 30
     minutes: Positive | None = None  # of reading, training and scoring; then epochs do not count
     batch_size: Count = 128  # images to a step of the optimiser

@@ -28,9 +28,9 @@ from vitkit.whole_file import replacing, sync
 
 WEIGHTS = "model.safetensors"
 
-# Where a run keeps weights to predict with, the best first. The hidden ones are left by a crash
-# while the others were being replaced.
-OF_A_RUN = ("best", ".best.old", "last", ".last.old")
+# Where a run keeps weights to predict with, the best first. The hidden one is left by a crash
+# while `best` was being replaced.
+OF_A_RUN = ("best", ".best.old", "last", "previous")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

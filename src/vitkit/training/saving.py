@@ -1,0 +1,125 @@
+"""When a run is saved: often enough to lose little, seldom enough to cost little."""
+
+import copy
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from vitkit.errors import ConfigError
+from vitkit.models.backbone import Backbone
+from vitkit.training import tune
+from vitkit.training.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    replacing_directory,
+    save_state,
+    writing,
+)
+from vitkit.training.directory import METRICS
+from vitkit.training.position import Position, Row
+from vitkit.training.step import Learner
+from vitkit.whole_file import sync
+
+DEAREST = 0.02  # share of the time that saving may take, where nobody says how often
+LONGEST = 600.0  # seconds without saving, there
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """How often: `500 steps`, `10 minutes`, `2 epochs`."""
+
+    number: float
+    unit: Literal["step", "minute", "epoch"]
+
+    @classmethod
+    def parse(cls, text: str) -> "Every":
+        """Read what a setting says.
+
+        Raises:
+            ConfigError: it is not a number above zero with one of the units.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(step|minute|epoch)s?", text.strip())
+        number = float(match[1]) if match else 0.0
+        if match is None or not number or (match[2] != "minute" and number % 1):
+            raise ConfigError(
+                f"checkpoint.every={text!r} is no time between checkpoints; write '500 steps', "
+                "'10 minutes' or '1 epoch'"
+            )
+        return cls(number, cast(Literal["step", "minute", "epoch"], match[2]))
+
+
+@dataclass(slots=True)
+class Saver:
+    """A run's rows of figures, `best/` and `last/`.
+
+    Without `every` the end of an epoch is saved, and after ten minutes any step, unless the last
+    time took more than 2 % of the time since. The best weights stay in memory until then: a run
+    that dies before goes on from `last/`, and comes to the same weights again.
+    """
+
+    directory: Path
+    learner: Learner
+    position: Position
+    write: Callable[[Path, Backbone], None]  # puts a model to predict with into a directory
+    every: Every | None = None
+    best: Backbone | None = None  # better than what `best/` holds
+    saved_step: int = -1
+    saved_at: float = field(default_factory=time.monotonic)
+    cost: float = 0.0  # seconds that it took the last time
+
+    def due(self, *, epoch: int | None = None) -> bool:
+        """Whether to save after this step, with which the `epoch` of that number ended, if one."""
+        since = time.monotonic() - self.saved_at
+        if self.every is None:
+            worth = since * DEAREST >= self.cost
+            return worth and (epoch is not None or since >= LONGEST)
+        if self.every.unit == "minute":
+            return since >= 60 * self.every.number
+        if self.every.unit == "step":
+            return self.position.step % self.every.number == 0
+        return epoch is not None and epoch % self.every.number == 0
+
+    def add_row(self, row: Row, *, is_best: bool) -> None:
+        """Write the figures of an epoch, keep the weights if they are the best, and save if due.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
+        path = self.directory / METRICS
+        with writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        due = self.due(epoch=row["epoch"])
+        if is_best:
+            best = tune.merge_lora(self.learner.predictor)
+            self.best = best if due else copy.deepcopy(best).cpu()
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state as it is, unless that was done.
+
+        Raises:
+            CheckpointError: the disk does not take it; what was written before is still there.
+        """
+        if self.position.step == self.saved_step and self.best is None:
+            return
+        started = time.monotonic()
+        if self.best is not None:
+            with replacing_directory(self.directory / BEST) as fresh:
+                self.write(fresh, self.best)
+            self.best = None
+        metrics = self.directory / METRICS
+        if metrics.exists():
+            with writing(metrics):
+                sync(metrics)
+        last, previous = self.directory / LAST, self.directory / PREVIOUS
+        with replacing_directory(last, keep=previous) as fresh:
+            self.write(fresh, tune.merge_lora(self.learner.predictor))
+            save_state(fresh, self.learner, self.position)
+        self.saved_step, self.saved_at = self.position.step, time.monotonic()
+        self.cost = self.saved_at - started
