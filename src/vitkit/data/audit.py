@@ -28,6 +28,7 @@ class DataSummary:
     leaks: int  # images of val and test whose content is in train
     conflicts: int  # readable images whose content has another label elsewhere
     skipped: tuple[str, ...]  # files outside the class folders
+    compared: bool = True  # whether contents were, so that duplicates, leaks, conflicts are known
 
     @property
     def images(self) -> int:

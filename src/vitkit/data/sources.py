@@ -67,6 +67,11 @@ class Source:
         """Samples that the source does not keep from training."""
         return sum(sample.split in (None, "train") for sample in self.samples)
 
+    @property
+    def splits(self) -> frozenset[str]:
+        """The splits that it has of its own."""
+        return frozenset(sample.split for sample in self.samples if sample.split)
+
     def some(self, count: int) -> Iterator[NDArray[np.uint8]]:
         """About so many images to train on, from all over the source, without unreadable ones."""
         train = [i for i, sample in enumerate(self.samples) if sample.split in (None, "train")]

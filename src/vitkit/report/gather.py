@@ -1,5 +1,6 @@
 """What the report of a finished run shows, gathered from the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from vitkit.report.contents import Mistake, Report
 from vitkit.report.page import MISTAKES_SHOWN, SAMPLES_SHOWN
 from vitkit.training.environment import read_environment, settled
 from vitkit.training.run import Outcome
+from vitkit.training.sampling import Examples
+from vitkit.training.shards import ShardSplit
 
 
 def gather(outcome: Outcome) -> Report:
@@ -26,7 +29,7 @@ def gather(outcome: Outcome) -> Report:
         title=Path(prepared.source.name).name or prepared.source.name,
         model=prepared.resolved.settings.architecture,
         parameters=sum(parameter.numel() for parameter in prepared.model.parameters()),
-        data=outcome.dataset.summary,
+        data=outcome.dataset.account(),
         evaluation=outcome.evaluation,
         split=outcome.split,
         history=history,
@@ -40,32 +43,47 @@ def gather(outcome: Outcome) -> Report:
 
 def mistakes(outcome: Outcome) -> list[Mistake]:
     """The most confident wrong answers on the evaluated split, most confident first."""
-    if outcome.probabilities is None:
+    if outcome.probabilities is None or outcome.labels is None:
         return []
-    source = outcome.prepared.source
-    examples = outcome.dataset.examples[outcome.split]
-    labels = examples.labels[examples.rows].numpy()
+    classes, labels = outcome.prepared.source.classes, outcome.labels
     answers, shares = outcome.probabilities.argmax(axis=1), outcome.probabilities.max(axis=1)
     wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(-shares[wrong], kind="stable")][:MISTAKES_SHOWN]
+    worst = wrong[np.argsort(-shares[wrong], kind="stable")][:MISTAKES_SHOWN].tolist()
     return [
         Mistake(
-            name=source.samples[int(examples.rows[i])].name,
-            image=picture(outcome, int(examples.rows[i])),
-            truth=source.classes[labels[i]],
-            predicted=source.classes[answers[i]],
+            name=name,
+            image=image,
+            truth=classes[labels[i]],
+            predicted=classes[answers[i]],
             confidence=float(shares[i]),
         )
-        for i in worst
+        for i, (name, image) in zip(worst, pictures(outcome, worst), strict=True)
     ]
+
+
+def pictures(outcome: Outcome, numbers: Sequence[int]) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Name and picture of images of the evaluated split, by their numbers in it."""
+    examples = outcome.dataset.examples[outcome.split]
+    if isinstance(examples, ShardSplit):
+        fit = outcome.prepared.preprocess.fit
+        return [(name, as_rgb(fit(image))) for name, image in examples.pictures(numbers)]
+    assert isinstance(examples, Examples)
+    rows = examples.rows[list(numbers)].tolist()
+    return [(outcome.prepared.source.samples[row].name, picture(outcome, row)) for row in rows]
 
 
 def samples(outcome: Outcome) -> dict[str, NDArray[np.uint8]]:
     """The first training image of each class."""
     examples, classes = outcome.dataset.examples["train"], outcome.prepared.source.classes
+    shown = classes[:SAMPLES_SHOWN]
+    if isinstance(examples, ShardSplit):
+        fit = outcome.prepared.preprocess.fit
+        found_of = examples.first_of_each(len(shown))
+        return {classes[label]: as_rgb(fit(found_of[label])) for label in sorted(found_of)}
+    assert isinstance(examples, Examples)
     first: dict[str, NDArray[np.uint8]] = {}
     labels = examples.labels[examples.rows]
-    for label, name in enumerate(classes[:SAMPLES_SHOWN]):
+    for label, name in enumerate(shown):
         found = (labels == label).nonzero()
         if len(found):
             first[name] = picture(outcome, int(examples.rows[int(found[0])]))
@@ -79,5 +97,10 @@ def picture(outcome: Outcome, row: int) -> NDArray[np.uint8]:
         fitted = images[row].numpy()
     else:
         fitted = outcome.prepared.preprocess.fit(outcome.prepared.source.read(row))
+    return as_rgb(fitted)
+
+
+def as_rgb(fitted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A model's image, (C, h, w), to be shown: (h, w, 3)."""
     pixels = fitted.transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -20,14 +20,16 @@ from vitkit.data.layout import SPLITS
 from vitkit.data.loader import fits, read_all, survey
 from vitkit.data.manifest import save_csv
 from vitkit.data.sources import Limits, Source, open_source
+from vitkit.data.shards.source import ShardSource, is_sequential, open_shards
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
-from vitkit.training.sampling import EVALUATION_BATCH, Examples
+from vitkit.training.sampling import EVALUATION_BATCH, Examples, Split
 from vitkit.training.settings import DataSettings, TrainSettings
 
+from vitkit.training.shards import ShardSplit, check_shards, read_shards, write_shards
 Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
 
@@ -44,6 +46,8 @@ def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
         return data
     limits = Limits.of(megapixels=settings.max_megapixels, megabytes=settings.max_megabytes)
     return open_source(data, limits=limits)
+    if settings.loading == "sequential" or is_sequential(str(data)):
+        return open_shards(str(data), limits=limits, classes=settings.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,27 @@ class Dataset:
     """The images and their splits."""
 
     images: Tensor | Stream  # (N, C, h, w) uint8, one row for each sample of the source
-    examples: dict[str, Examples]  # "train", "val" and "test", perhaps empty; readable images only
+    examples: Mapping[str, Split]  # "train", "val" and "test", perhaps empty; readable images only
     splits: list[str]  # of every sample of the source
     keys: Keys  # what every sample contains; None: unreadable
     summary: DataSummary
 
     def close(self) -> None:
+    def unreadable(self, source: Source, split: str) -> Unreadable:
+        """Name and reason of what could not be read of a split; of shards, up to now."""
+        part = self.examples[split]
+        if isinstance(part, ShardSplit):
+            return tuple(part.lost.named)
+        samples = zip(source.samples, self.splits, strict=True)
+        inside = {sample.name for sample, of in samples if of == split}
+        return tuple(entry for entry in self.summary.unreadable if entry[0] in inside)
+
+    def account(self) -> DataSummary:
+        """The summary, with what was found meanwhile that cannot be read of shards."""
+        parts = [part for part in self.examples.values() if isinstance(part, ShardSplit)]
+        found = tuple(entry for part in parts for entry in part.lost.named)
+        return replace(self.summary, unreadable=self.summary.unreadable + found)
+
         """End the processes that read, if there are any."""
         if isinstance(self.images, Stream):
             self.images.close()
@@ -86,6 +105,12 @@ def read_dataset(
         check_unreadable(unreadable, len(source.samples), limit=settings.data.max_unreadable)
     except DataError as error:
         if directory is None or resume:  # a run has its own list there
+    if isinstance(source, ShardSource):
+        shards, summary = read_shards(source, preprocess, settings)
+        if directory is not None and resume:
+            check_shards(directory, source, shards)
+        announce(summary, {name: len(part) for name, part in shards.items()}, listen)
+        return Dataset(shards["train"].stream, shards, [], (), summary)
             raise
         save_unreadable(directory, unreadable)
         raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
@@ -208,5 +233,9 @@ def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -
         figures["unreadable"] = f"{len(summary.unreadable):,}"
     total = sum(sizes.values())
     listen(Progress("images", total, total, figures=figures, final=True))
+    if isinstance(source, ShardSource):
+        shards = {n: part for n, part in dataset.examples.items() if isinstance(part, ShardSplit)}
+        write_shards(directory, source, shards)
+        return
     for name, reason in summary.unreadable[:LISTED]:
         listen(Progress("left out", total, total, figures={f"{name}:": reason}, final=True))

@@ -88,6 +88,12 @@ def steps_per_epoch(images: int, settings: TrainSettings) -> int:
     return -(-images // settings.batch_size)
 
 
+def sizes_of_batches(images: int, settings: TrainSettings) -> list[int]:
+    """Images of each batch of an epoch: they differ by one at most."""
+    steps = steps_per_epoch(images, settings)
+    return [images // steps + (number < images % steps) for number in range(steps)]
+
+
 def batches(train: Examples, settings: TrainSettings, epoch: int) -> list[Tensor]:
     """Rows of each batch of an epoch, in an order that only seed and epoch decide.
 

@@ -38,13 +38,13 @@ def find_shards(data: str, patience: Patience = PATIENCE) -> Index:
     if data.startswith(CLOUDS):
         raise DataError(f"{data}: only files and http(s) URLs are read; use the URL of the bucket")
     if _path(data).endswith(".json"):
-        index = indices.parse(_read(data, patience), _shown(data))
+        index = indices.parse(_read(data, patience), shown(data))
         return Index(index.classes, tuple(_placed(data, shard) for shard in index.shards))
     addresses = list(_addresses(data, patience))
     if not addresses:
         raise DataError(f"{data} names no .tar shard; check the folder or the pattern")
     if len(set(addresses)) < len(addresses):
-        raise DataError(f"{_shown(data)} names a shard twice; keep one")
+        raise DataError(f"{shown(data)} names a shard twice; keep one")
     classes, known = _known(data, addresses, patience)
     shards = [known.get(address, Shard(address)) for address in addresses]
     return Index(
@@ -62,15 +62,15 @@ def _known(
     whole = not is_url(data) and place.is_file()  # a folder packed with folders below it
     for where in [str(place)] if whole else dict.fromkeys(_beside(a, NAME) for a in addresses):
         try:
-            index = indices.parse(_read(where, patience), _shown(where))
+            index = indices.parse(_read(where, patience), shown(where))
         except Absent:
             return (), {}
         if known and index.classes != classes:
-            raise DataError(f"{_shown(where)} has other classes than those before; pack all anew")
+            raise DataError(f"{shown(where)} has other classes than those before; pack all anew")
         classes = index.classes
         known |= {one.name: one for one in (_placed(where, shard) for shard in index.shards)}
     if strange := next((address for address in addresses if address not in known), None):
-        raise DataError(f"{_shown(strange)} is not in the index beside it; remove one of them")
+        raise DataError(f"{shown(strange)} is not in the index beside it; remove one of them")
     return classes, known
 
 
@@ -147,7 +147,7 @@ def _read(address: str, patience: Patience) -> bytes:
     finally:
         file.close()
     if len(text) > MAX_INDEX_BYTES:
-        raise DataError(f"{_shown(address)} has over {MAX_INDEX_BYTES:,} bytes; list fewer shards")
+        raise DataError(f"{shown(address)} has over {MAX_INDEX_BYTES:,} bytes; list fewer shards")
     return text
 
 
@@ -166,7 +166,3 @@ def _placed(index: str, shard: Shard) -> Shard:
 
 def _path(address: str) -> str:
     return urlsplit(address).path if is_url(address) else address
-
-
-def _shown(address: str) -> str:
-    return shown(address) if is_url(address) else address

@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 BLOCK = 1024  # random numbers drawn at a time
+EMPTY_TURNS = 64  # in a row, after which there is nothing to be shown
 
 Item = TypeVar("Item")
 
@@ -19,7 +20,7 @@ class Reference(NamedTuple):
     """A sample by its place."""
 
     shard: int
-    place: int  # in the shard
+    number: int  # in the shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def pieces(
     With counted shards the samples of all, in a row, are cut into parts as large as `quotas` says,
     one number for every rank: each sample is in one part, however few shards there are. Shards that
     are not counted are dealt out whole; ranks that would get none take turns within one. A rank
-    reads turn after turn until its epoch is full, so that all ranks have as many batches.
+    reads turn after turn until its epoch is full, so that all ranks have as many batches; one whose
+    part is empty, as there are fewer samples than ranks, reads all.
     """
     order = np.random.default_rng((seed, epoch, turn)).permutation(len(counts)).tolist()
     ranks = len(quotas)
@@ -65,6 +67,8 @@ def pieces(
     total, all_quotas = sum(known), sum(quotas)
     first = total * sum(quotas[:rank]) // all_quotas
     last = total * sum(quotas[: rank + 1]) // all_quotas
+    if first == last:
+        first, last = 0, total
     found = []
     at = 0
     for shard in order:
@@ -93,9 +97,10 @@ class Shuffle(Generic[Item]):
     def run(self, items_of: Callable[[int, int], Iterator[Item]]) -> Iterator[Item]:
         """Samples without end; `items_of(turn, start)` gives those of a turn from number `start`.
 
-        It ends if a turn has none.
+        It ends after many turns without any.
         """
-        while True:
+        empty = 0
+        while empty < EMPTY_TURNS:
             for item in items_of(self.turn, self.pushed):
                 self.pushed += 1
                 if len(self.held) < self.size:
@@ -104,8 +109,7 @@ class Shuffle(Generic[Item]):
                 place = self._draw()
                 out, self.held[place] = self.held[place], item
                 yield out
-            if not self.pushed:
-                return
+            empty = 0 if self.pushed else empty + 1
             while self.held:
                 place = self._draw()
                 self.held[place], self.held[-1] = self.held[-1], self.held[place]

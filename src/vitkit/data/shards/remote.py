@@ -52,7 +52,9 @@ def open_bytes(address: str, patience: Patience = PATIENCE) -> Readable:
 
 
 def shown(url: str) -> str:
-    """A URL without what may be secret: user, password, query."""
+    """An address without what may be secret in a URL: user, password, query."""
+    if not is_url(url):
+        return url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 

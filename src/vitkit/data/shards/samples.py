@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vitkit.data.layout import leaves
+from vitkit.data.shards.order import Reference
 from vitkit.data.shards.tar import Member, Readable, Tar
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "img", "image"})
@@ -23,7 +24,7 @@ Label = int | str  # number or name of a class
 class Sample:
     """One sample of a shard; either it has an `error`, or an image and a label."""
 
-    index: int  # in its shard
+    place: Reference
     key: str
     image: bytes = b""
     label: Label = 0
@@ -35,11 +36,12 @@ class Sample:
 def read_samples(
     file: Readable,
     *,
+    shard: int = 0,
     max_bytes: int,
     wanted: Callable[[int], bool] = lambda index: True,
     images: bool = True,
 ) -> Iterator[Sample]:
-    """The samples of a shard that are `wanted` by their index; others are passed over unread.
+    """The samples of `shard` that are `wanted` by their index; others are passed over unread.
 
     Without `images` only labels are read. What is wrong with one sample is its `error`: an image
     over `max_bytes`, no image, no label, or a name that leads outside.
@@ -53,12 +55,12 @@ def read_samples(
         own, kind = split_key(member.name)
         if own != key:
             if key is not None and wanted(index):
-                yield parts.sample(index, key)
+                yield parts.sample(Reference(shard, index), key)
             key, index, parts = own, index + 1, _Parts()
         if wanted(index):
             parts.take(tar, member, kind, max_bytes, images)
     if key is not None and wanted(index):
-        yield parts.sample(index, key)
+        yield parts.sample(Reference(shard, index), key)
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -89,13 +91,13 @@ class _Parts:
         elif member.size <= MAX_LABEL_BYTES.get(kind, -1) and kind not in self.labels:
             self.labels[kind] = tar.data(member.size)
 
-    def sample(self, index: int, key: str) -> Sample:
+    def sample(self, place: Reference, key: str) -> Sample:
         label = _label(self.labels)
         if self.error or self.image is None or label is None:
             none = "it has no image" if self.image is None else "it has no label (.cls or .json)"
-            return Sample(index, key, error=self.error or none)
+            return Sample(place, key, error=self.error or none)
         image = self.image
-        return Sample(index, key, self.data, label, "", image.offset, image.size)
+        return Sample(place, key, self.data, label, "", image.offset, image.size)
 
 
 def _label(labels: dict[str, bytes]) -> Label | None:

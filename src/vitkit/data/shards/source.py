@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitkit.data.shards.find import find_shards
 from vitkit.data.shards.index import Index, Shard
 from vitkit.data.shards.order import Piece, Reference
-from vitkit.data.shards.remote import PATIENCE, Patience, is_url, open_bytes
+from vitkit.data.shards.remote import PATIENCE, Patience, is_url, open_bytes, shown
 from vitkit.data.shards.samples import Sample, class_number, read_samples
 from vitkit.data.shards.scan import scan
 from vitkit.data.sources import DEFAULT_LIMITS, Limits, Source
@@ -45,9 +45,11 @@ class Tars:
         file = open_bytes(self.shards[shard].name, self.patience)
         last = None if piece.stop is None else piece.stop - 1
         try:
-            for sample in read_samples(file, max_bytes=self.max_bytes, wanted=piece.wanted):
+            for sample in read_samples(
+                file, shard=shard, max_bytes=self.max_bytes, wanted=piece.wanted
+            ):
                 yield sample
-                if sample.index == last:
+                if sample.place.number == last:
                     break
         finally:
             file.close()
@@ -72,15 +74,21 @@ class ShardSource(Source):
 
     shards: tuple[Shard, ...]
     reader: Shards = field(repr=False)
+    limits: Limits
     totals: Mapping[str, int] = field(default_factory=dict)  # samples by split, if all are known
 
     @property
     def trained_on(self) -> int:
-        """Samples that the source does not keep from training, as far as they are known."""
+        """As of any source, as far as they are counted."""
         known = self.totals.get("train")
         if known is not None:
             return known
         return sum(shard.samples or 0 for shard in self.shards if shard.split in (None, "train"))
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """As of any source."""
+        return frozenset(shard.split for shard in self.shards if shard.split)
 
     def some(self, count: int) -> Iterator[NDArray[np.uint8]]:
         """The first images of the first shard to train on."""
@@ -91,7 +99,7 @@ class ShardSource(Source):
             return
         for sample in islice(self.reader.samples(first, Piece(first)), count):
             try:
-                yield self.read(sample.image)  # type: ignore[arg-type]  # see Encoded
+                yield self.decode(sample)
             except ImageError:
                 continue
 
@@ -102,6 +110,21 @@ class ShardSource(Source):
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.classes)}
+
+    def name_of(self, sample: Sample) -> str:
+        """What a person calls a sample: `train-000.tar/a/1`."""
+        shard = shown(self.shards[sample.place.shard].name)
+        return f"{shard.rpartition('/')[2]}/{sample.key}"
+
+    def decode(self, sample: Sample) -> NDArray[np.uint8]:
+        """The image of a sample, (H, W, 3).
+
+        Raises:
+            ImageError: it has none, or one that cannot be read.
+        """
+        if sample.error:
+            raise ImageError(sample.error)
+        return self.limits.decode(sample.image)
 
     def part(self, piece: Piece) -> Iterator[Sample]:
         """The samples of a piece, after a check that a counted shard has as many as it should.
@@ -129,12 +152,12 @@ class ShardSource(Source):
         """
         places: dict[int, set[int]] = {}
         for reference in references:
-            places.setdefault(reference.shard, set()).add(reference.place)
+            places.setdefault(reference.shard, set()).add(reference.number)
         found: dict[Reference, Sample] = {}
         for shard, wanted in places.items():
             for sample in self.part(Piece(shard, min(wanted), max(wanted) + 1)):
-                if sample.index in wanted:
-                    found[Reference(shard, sample.index)] = sample
+                if sample.place.number in wanted:
+                    found[sample.place] = sample
         return [found[reference] for reference in references]
 
 
@@ -177,4 +200,5 @@ def open_shards(
         Encoded(limits),
         shards=index.shards,
         reader=Tars(index.shards, limits.max_bytes, patience),
+        limits=limits,
     )
