@@ -565,7 +565,7 @@ def test_resuming_with_a_change_is_one_line(
     done = vitkit_command("train", colours, "--resume", "--out", finished.directory, *changed)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
-    assert "leave it out to resume, or start a new run" in done.err
+    assert "leave it out to resume," in done.err and "or start a new run" in done.err
     assert done.err.count("\n") == 1
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import vitkit
+from vitkit.data.split import load_split
 from vitkit.errors import CheckpointError, ConfigError, DataError
 from vitkit.progress import Progress
 from vitkit.training.config import resolve
@@ -476,3 +478,51 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     monkeypatch.undo()
     assert digest(out / "last") == before
     assert vitkit.train(colours, out=out, resume=True).finished
+
+
+# Changes, where they are wanted
+
+
+def test_a_run_goes_on_under_other_settings_if_told(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.directory, out)
+    with pytest.raises(ConfigError, match="epochs=5 differs .*--allow-changes"):
+        vitkit.train(colours, out=out, resume=True, epochs=5)
+    run = vitkit.train(colours, out=out, resume=True, allow_changes=True, epochs=5)
+    assert [row["epoch"] for row in run.metrics] == [1, 2, 3, 4, 5]
+    assert resumed_settings(out, {}).settings.epochs == 5
+    changed = resumed_settings(out, {"epochs": 6, "lr": 0.5}, allow_changes=True)
+    assert changed.reasons[0] == "epochs=6 from here on, where the run had epochs=5"
+    assert len(changed.reasons) == 2
+    with pytest.raises(ConfigError, match="which has model.qk_norm=false; leave it out") as caught:
+        resumed_settings(out, {"model.qk_norm": True}, allow_changes=True)
+    assert "--allow-changes" not in str(caught.value)
+
+
+def test_a_run_goes_on_with_other_images_if_told(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    """One image is gone, one has another content, one is new and one a copy of a held-out one."""
+    out, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished.directory, out)
+    shutil.copytree(colours, data)
+    before = {row.name: row.split for row in load_split(out / "split.csv")}
+    trained = [name for name, split in before.items() if split == "train"]
+    tested = [name for name, split in before.items() if split == "test"]
+    (data / trained[0]).unlink()
+    Image.new("RGB", (20, 20), "white").save(data / tested[0])
+    folder = (data / tested[1]).parent
+    Image.new("RGB", (20, 20), "black").save(folder / "new.png")
+    shutil.copy(data / tested[1], folder / "copy.png")
+    with pytest.raises(DataError, match="changed since|not in the saved split"):
+        vitkit.train(data, out=out, resume=True)
+    vitkit.train(data, out=out, resume=True, allow_changes=True)
+    after = {row.name: row.split for row in load_split(out / "split.csv")}
+    new, copy = (str((folder / name).relative_to(data)) for name in ("new.png", "copy.png"))
+    assert trained[0] not in after
+    assert (after[tested[0]], after[new], after[copy]) == ("train", "train", "test")
+    rest = before.keys() - {trained[0], tested[0]}
+    assert all(after[name] == before[name] for name in rest)
+    vitkit.train(data, out=out, resume=True)  # what it has now is what it resumes with

@@ -48,6 +48,10 @@ def train(
     ] = None,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option("--allow-changes", help="With --resume: take other settings and other data."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
     ] = False,
@@ -62,10 +66,12 @@ def train(
 
     options = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
     overrides = {**{key: value for key, value in options.items() if value}, **parse(settings or [])}
+    if allow_changes and not resume:
+        raise ConfigError("--allow-changes goes with --resume; a new run has nothing to change")
     if resume and out is None:
         raise ConfigError("--resume needs --out, the directory of the run to go on with")
     if resume and out is not None:
-        resolved = resumed_settings(out, overrides)
+        resolved = resumed_settings(out, overrides, allow_changes=allow_changes)
     else:
         resolved = plan(data, overrides)
     if dry_run:
@@ -73,7 +79,7 @@ def train(
             check_directory(out, resume)
         show_plan(prepare(data, resolved), as_json=as_json)
         return
-    run_and_show(data, resolved, out, resume=resume, as_json=as_json)
+    run_and_show(data, resolved, out, resume=resume, allow_changes=allow_changes, as_json=as_json)
 
 
 def run_and_show(
@@ -82,6 +88,7 @@ def run_and_show(
     out: Path | None,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
     as_json: bool = False,
 ) -> None:
     """Train behind a progress bar and print where the result is.
@@ -103,7 +110,15 @@ def run_and_show(
             stop.scoring = progress.phase == EVALUATE
             screen(progress)
 
-        run = api.train_and_report(data, resolved, out, resume=resume, listen=listen, stop=stop)
+        run = api.train_and_report(
+            data,
+            resolved,
+            out,
+            resume=resume,
+            allow_changes=allow_changes,
+            listen=listen,
+            stop=stop,
+        )
     if not run.finished:
         again = shlex.join(["vitkit", "train", data, "--out", str(run.directory), "--resume"])
         screen.say(f"interrupted and saved; to go on:\n  {again}")

@@ -161,7 +161,10 @@ def _hexadecimal(key: bytes | None) -> str:
 
 
 def _changed(name: str, how: str) -> DataError:
-    return DataError(f"the data changed since the run started: {name!r} {how} or start a new run")
+    return DataError(
+        f"the data changed since the run started: {name!r} {how}, take it as it is with "
+        "--allow-changes, or start a new run"
+    )
 
 
 def check_unreadable(

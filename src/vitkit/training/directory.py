@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ FREE = (  # the result stays what it is
     "data.memory_gb",
     "checkpoint.every",
 )
+FIXED = ("model.", "recipe", "init", "tune")  # what was made of them is in the weights already
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +159,13 @@ def resumed_settings(
     directory: Path,
     overrides: Sequence[str] | Mapping[str, Any],
     *,
+    allow_changes: bool = False,
     origin: str = "command line",
 ) -> Resolved:
     """The settings that a run was started with, and overrides of those in `FREE`.
 
-    The overrides that it was started with, whatever was chosen for them, change nothing.
+    The overrides that it was started with, whatever was chosen for them, change nothing. With
+    `allow_changes` all but those in `FIXED` may change, and `reasons` tell what does.
 
     Raises:
         CheckpointError: they are absent or damaged.
@@ -190,16 +193,20 @@ def resumed_settings(
     if recipe not in (None, before.settings.recipe or NO_RECIPE):
         raise _differs(f"recipe={recipe}", old["recipe"])  # and so would its values
     now = resolve(given, saved=saved, origin=origin)
-    for row in now.rows():
-        if row.value != old[row.key].value and row.key not in FREE:
+    changed = [row for row in now.rows() if row.value != old[row.key].value and row.key not in FREE]
+    for row in changed:
+        if not allow_changes or row.key.startswith(FIXED):
             raise _differs(row, old[row.key])
-    return now
+    reasons = tuple(f"{row} from here on, where the run had {old[row.key]}" for row in changed)
+    return replace(now, reasons=reasons)
 
 
 def _differs(now: Setting | str, before: Setting) -> ConfigError:
+    key = now.key if isinstance(now, Setting) else now
+    allow = "" if key.startswith(FIXED) else " take it with --allow-changes,"
     return ConfigError(
         f"{now} differs from the run, which has {before}; "
-        "leave it out to resume, or start a new run"
+        f"leave it out to resume,{allow} or start a new run"
     )
 
 

@@ -157,12 +157,14 @@ def train(
     *,
     directory: Path | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     listen: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train in a new directory, or go on in it with `resume`; `stop` is asked after every step.
 
-    Without a `directory` one is made under `runs/`.
+    Without a `directory` one is made under `runs/`. With `allow_changes` a resumed run takes other
+    data than it was started with.
 
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
@@ -181,10 +183,11 @@ def train(
             resolved.settings,
             directory=directory,
             resume=resume,
+            allow_changes=allow_changes,
             listen=listen,
         )
         stack.callback(dataset.close)
-        if not resume:
+        if not resume or allow_changes:
             write_dataset(directory, prepared.source, dataset)
         environment = describe_environment(prepared.device, resolved.settings)
         write = note_resumption if resume else write_environment
