@@ -18,6 +18,15 @@ def is_tiny(image: NDArray[np.uint8]) -> bool:
     return bool(max(image.shape[:2]) <= TINY_SIDE)
 
 
+def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB image (h, w, 3) of any size, brought to the 192 pixels at most of `photo`."""
+    if max(image.shape[:2]) <= PHOTO_SIDE:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.asarray(picture)
+
+
 def photo(image: NDArray[np.uint8]) -> str:
     """An RGB image (h, w, 3) as a data URI: PNG where tiny, else WebP of at most 192 pixels."""
     picture = Image.fromarray(np.ascontiguousarray(image))

@@ -52,7 +52,11 @@ def _same_file(source: Source, rows: Sequence[int]) -> bool:
 
 
 def find_near(
-    keys: Sequence[bytes | None], thumbs: NDArray[np.uint8], *, listen: Listener = silent
+    keys: Sequence[bytes | None],
+    thumbs: NDArray[np.uint8],
+    shorter: NDArray[np.int64],
+    *,
+    listen: Listener = silent,
 ) -> Pairs:
     """Pairs of images that are nearly the same; of exact copies only the first is in any."""
     seen: dict[bytes, int] = {}
@@ -60,7 +64,7 @@ def find_near(
         if key is not None:
             seen.setdefault(key, row)
     rows = np.fromiter(seen.values(), np.int64, len(seen))
-    pairs = near_pairs(thumbs[rows], listen=listen)
+    pairs = near_pairs(thumbs[rows], shorter[rows], listen=listen)
     return Pairs(rows[pairs.first], rows[pairs.second], pairs.alike, pairs.turn)
 
 

@@ -23,6 +23,7 @@ class Looks:
     keys: tuple[bytes | None, ...]  # what each contains; None: unreadable
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
     thumbs: NDArray[np.uint8]  # (n, THUMB, THUMB) grey
+    shorter: NDArray[np.int64]  # (n,) pixels of the shorter side
     measures: dict[str, NDArray[np.float64]]  # (n,) by the names in MEASURES; NaN: unreadable
 
 
@@ -31,17 +32,19 @@ def look(source: Source, *, workers: int | None = None, listen: Listener = silen
     count = len(source.samples)
     keys: list[bytes | None] = [None] * count
     thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
+    shorter = np.ones(count, np.int64)
     values = np.full((count, len(MEASURES)), np.nan)
 
     def see(index: int, image: NDArray[np.uint8]) -> None:
         keys[index] = content_key(image)
+        shorter[index] = min(image.shape[:2])
         grey = Image.fromarray(image).convert("L")
         thumbs[index] = thumbnail(grey)
         values[index] = measure(grey)
 
     unreadable = visit(source, see, workers=workers, listen=listen)
     measures = dict(zip(MEASURES, values.T.copy(), strict=True))
-    return Looks(tuple(keys), unreadable, thumbs, measures)
+    return Looks(tuple(keys), unreadable, thumbs, shorter, measures)
 
 
 def thumbnail(grey: Image.Image) -> NDArray[np.uint8]:

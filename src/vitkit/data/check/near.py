@@ -22,10 +22,12 @@ Floats = NDArray[np.float32]
 KEPT = 8  # frequencies of each direction in a hash
 FINE = 3  # sum of both directions' frequencies, from which on they are fine
 FLAT = 2.0  # levels of standard deviation of a thumbnail, below which noise decides: not compared
-# 1 - correlation of two copies, at most, and twice that for what is fine. Of CIFAR-10's images (32
-# pixels) and flowers (128), 98 % of the copies at 0.7 times the size, mirrored and saved as JPEG of
-# quality 60, were within 0.021 and 0.002 for the whole, and within 0.031 and 0.002 for the fine.
-LOOSE, STRICT = 0.05, 0.015
+# 1 - correlation of two copies, at most, and twice that for what is fine: LOOSE for a shorter side up
+# to LOOSE_SIDE pixels, then falling as it grows, STRICT from 107 on. Of CIFAR-10's images (32 pixels)
+# and flowers (128), 98 % of the copies at 0.7 times the size, mirrored and saved as JPEG of quality
+# 60, were within 0.021 and 0.002 for the whole, and within 0.031 and 0.002 for the fine. Different
+# flowers, round on black, come as near as 0.023.
+LOOSE, LOOSE_SIDE, STRICT = 0.05, 32, 0.015
 CROWDED = 5  # the neighbour that tells how alike different images of a set are
 SAMPLED = 128  # images that are asked for theirs
 BLOCK = (512, 4096)  # fingerprints that are compared at once
@@ -59,22 +61,25 @@ class _Found(NamedTuple):
     alike: NDArray[np.float64]  # (m,)
 
 
-def near_pairs(thumbs: NDArray[np.uint8], *, listen: Listener = silent) -> Pairs:
+def near_pairs(
+    thumbs: NDArray[np.uint8], shorter: NDArray[np.int64], *, listen: Listener = silent
+) -> Pairs:
     """All pairs of grey thumbnails, (n, S, S) with S of at least 8, whose images are copies.
 
-    Flat images are in no pair. Where different images of the set are much alike, as digits are, the
-    limit is lowered to half of what parts one image in twenty from its fifth neighbour, but not
-    below STRICT.
+    `shorter` (n,) are the shorter sides of the images: of two the smaller one decides. Flat images
+    are in no pair. Where different images of the set are much alike, as digits are, the limit is
+    lowered to half of what parts one image in twenty from its fifth neighbour, but not below STRICT.
     """
     hashes, deviation = perceptual_hash(thumbs)
     rows = np.flatnonzero(deviation >= FLAT)
     hashes = hashes[rows]
-    limit = min(LOOSE, max(_crowding(hashes) / 2, STRICT))
+    crowded = max(_crowding(hashes) / 2, STRICT)
+    limits = np.clip(LOOSE * LOOSE_SIDE / shorter[rows], STRICT, min(LOOSE, crowded))
     pairs = [_Found(np.zeros((0, 3), np.int64), np.zeros(0))]
-    for first, second in _first_look(hashes, limit, listen):
+    for first, second in _first_look(hashes, limits.max(initial=STRICT), listen):
         for at in range(0, len(first), CHUNK):
             part = slice(at, at + CHUNK)
-            pairs.append(_second_look(hashes, limit, first[part], second[part]))
+            pairs.append(_second_look(hashes, limits, first[part], second[part]))
     places = np.concatenate([some.places for some in pairs])
     alike = np.concatenate([some.alike for some in pairs])
     order = np.lexsort((places[:, 1], places[:, 0], -alike))
@@ -143,10 +148,14 @@ def _first_look(
 
 
 def _second_look(
-    hashes: Floats, limit: float, first: NDArray[np.int64], second: NDArray[np.int64]
+    hashes: Floats,
+    limits: NDArray[np.float64],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
 ) -> _Found:
     """Those of the pairs that agree in their best position, how well, and in which."""
     ours, theirs = hashes[first], hashes[second]
+    limit = np.maximum(limits[first], limits[second])
     agreement = [np.einsum("nk,nk->n", ours, turned(theirs, turn)) for turn in range(len(TURNS))]
     turn = np.argmax(agreement, axis=0)
     alike = np.max(agreement, axis=0)
@@ -156,7 +165,7 @@ def _second_look(
         rows = np.flatnonzero(same & (turn == number))
         a, b = ours[rows][:, fine], turned(theirs[rows], number)[:, fine]
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        same[rows] = np.einsum("nk,nk->n", a, b) >= (1 - 2 * limit) * lengths
+        same[rows] = np.einsum("nk,nk->n", a, b) >= (1 - 2 * limit[rows]) * lengths
     places = np.stack([first[same], second[same], turn[same]], axis=1)
     return _Found(places, np.minimum(alike[same].astype(np.float64), 1.0))
 

@@ -167,7 +167,7 @@ def judge(
 ) -> DataCheck:
     """Compare images that were looked at."""
     exact = find_exact(source, looks.keys)
-    near = find_near(looks.keys, looks.thumbs, listen=listen)
+    near = find_near(looks.keys, looks.thumbs, looks.shorter, listen=listen)
     splits = [sample.split or "train" for sample in source.samples]
     summary = summarise(source, splits, looks.keys, looks.unreadable)
     readable = np.array([key is not None for key in looks.keys], bool)

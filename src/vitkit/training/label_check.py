@@ -1,0 +1,162 @@
+"""Likely wrong labels of a set, from predictions of models that did not learn them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitkit.classifier import Classifier
+from vitkit.data.audit import load_contents
+from vitkit.data.check.copies import groups_of
+from vitkit.data.check.run import DataCheck
+from vitkit.data.sources import Source
+from vitkit.data.split import load_split
+from vitkit.errors import DataError
+from vitkit.evaluation.suspects import find_suspects
+from vitkit.progress import Listener, Progress, silent
+from vitkit.training.config import parse
+from vitkit.training.crossfit import assign_folds, cross_fit
+from vitkit.training.directory import CONTENTS, SPLIT
+from vitkit.training.plan import plan
+
+EPOCHS = 8  # of each fold's model, where no length is given
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """Samples whose label is likely wrong, the most suspicious first; rows count the samples."""
+
+    rows: NDArray[np.int64]  # (m,)
+    suggested: NDArray[np.int64]  # (m,) index into the source's classes
+    suspicion: NDArray[np.float64]  # (m,) in [0, 1]: what the model does not give to the label
+    scored: int  # images
+    left_out: int  # readable images that were not scored, for they were learned from
+    how: str  # in words, by what they were scored
+
+    def to_json(self, source: Source) -> dict[str, Any]:
+        """What `vitkit data check --json` prints below `labels`."""
+        columns = (self.rows.tolist(), self.suggested.tolist(), self.suspicion.tolist())
+        return {
+            "scored": self.scored,
+            "left_out": self.left_out,
+            "how": self.how,
+            "likely_wrong": [
+                {
+                    "file": source.samples[row].name,
+                    "label": source.classes[source.samples[row].label or 0],
+                    "suggested": source.classes[suggested],
+                    "suspicion": suspicion,
+                }
+                for row, suggested, suspicion in zip(*columns, strict=True)
+            ],
+        }
+
+
+def check_by_folds(
+    source: Source,
+    check: DataCheck,
+    folds: int,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    listen: Listener = silent,
+    stop: Callable[[], bool] = lambda: False,
+) -> LabelCheck:
+    """Score every image by a model that was trained on the other folds, with the settings given.
+
+    Copies of an image, near ones too, are in its fold. Without `epochs` or `minutes` there are
+    EPOCHS. Where `stop` came first, what was not scored is left out.
+
+    Raises:
+        ConfigError, DataError: as `plan` and `train`.
+    """
+    readable = [row for row, key in enumerate(check.keys) if key is not None]
+    part = source.subset(readable)
+    groups = groups_of(len(source.samples), check.exact, check.near)
+    labels = [sample.label or 0 for sample in part.samples]
+    resolved = plan(part, {"data.val_fraction": 0.0, **_quick(overrides)})
+    held = assign_folds(labels, [groups[row] for row in readable], folds, seed=0)
+    probabilities = cross_fit(part, held, resolved, listen=listen, stop=stop)
+    settings = resolved.settings
+    length = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.epochs} epochs"
+    how = f"{folds} models ({settings.architecture}, {length}), each trained on the other folds"
+    return _suspect(part, np.array(readable), probabilities, len(readable), how)
+
+
+def _quick(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    given = parse(overrides)
+    return given if {"epochs", "minutes"} & set(given) else {**given, "epochs": EPOCHS}
+
+
+def check_by_classifier(
+    source: Source, check: DataCheck, classifier: Classifier, *, listen: Listener = silent
+) -> LabelCheck:
+    """Score the images by a trained model, but for those that it was trained on, if its run tells.
+
+    Raises:
+        DataError: a class that the model does not know, or every image was trained on.
+    """
+    unknown = [name for name in source.classes if name not in classifier.classes]
+    if unknown:
+        known = ", ".join(classifier.classes[:10])
+        raise DataError(f"{source.name} has the class {unknown[0]!r}; the model knows only {known}")
+    learned = trained_on(classifier.origin)
+    readable = [row for row, key in enumerate(check.keys) if key is not None]
+    fresh = [row for row in readable if (check.keys[row] or b"").hex() not in (learned or ())]
+    if not fresh:
+        raise DataError(
+            f"{classifier.origin} was trained on every image of {source.name}, and doubts "
+            "none that it learned; use --folds 2 instead"
+        )
+    part = source.subset(fresh)
+    columns = [classifier.classes.index(name) for name in source.classes]
+    found = np.full((len(fresh), len(columns)), np.nan, np.float32)
+    for answer in classifier.stream(part):
+        if answer.values is not None:
+            found[answer.index] = answer.values[columns]
+        listen(Progress("score", answer.index + 1, len(fresh)))
+    found /= found.sum(axis=1, keepdims=True)
+    how = f"{classifier.origin}, " + (
+        "which does not tell what it was trained on: images that it has learned are not doubted"
+        if learned is None
+        else "on images that it was not trained on"
+    )
+    return _suspect(part, np.array(fresh), found, len(readable), how)
+
+
+def trained_on(origin: Path | None) -> set[str] | None:
+    """Content, in hexadecimal, of what the run at `origin` or around it learned; None: unknown.
+
+    Raises:
+        DataError: the run's lists are damaged.
+    """
+    for directory in (origin, origin.parent) if origin else ():
+        if (directory / SPLIT).is_file() and (directory / CONTENTS).is_file():
+            contents = load_contents(directory / CONTENTS)
+            rows = load_split(directory / SPLIT)
+            return {contents.get(row.name, "") for row in rows if row.split == "train"} - {""}
+    return None
+
+
+def _suspect(
+    part: Source,
+    rows: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    readable: int,
+    how: str,
+) -> LabelCheck:
+    """The suspects among the rows that were scored."""
+    scored = np.flatnonzero(np.isfinite(probabilities).all(axis=1))
+    labels = np.array([sample.label or 0 for sample in part.samples], np.int64)[scored]
+    suspects = find_suspects(probabilities[scored], labels)
+    likely = suspects.likely
+    return LabelCheck(
+        rows=rows[scored[likely]],
+        suggested=suspects.suggested[likely],
+        suspicion=suspects.suspicion[likely],
+        scored=len(scored),
+        left_out=readable - len(scored),
+        how=how,
+    )
