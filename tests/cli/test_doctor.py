@@ -23,7 +23,7 @@ def test_json_has_the_same(vitkit_command) -> None:
     found = json.loads(done.out)
     assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert found["problems"] == []
-    assert set(found["extras"]) == {"serve", "onnx", "openvino"}
+    assert set(found["extras"]) == {"hub", "serve", "onnx", "openvino"}
 
 
 def test_what_is_missing_is_a_problem_with_its_remedy(

@@ -11,6 +11,7 @@ import vitkit
 from vitkit.cli.options import Json
 
 EXTRAS = {
+    "hub": ("datasets",),
     "serve": ("fastapi", "uvicorn", "prometheus-client", "python-multipart"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino", "nncf"),

@@ -13,14 +13,17 @@ from vitkit.data.audit import (
     DataSummary,
     check_contents,
     check_unreadable,
+    load_contents,
     save_contents,
     summarise,
 )
 from vitkit.data.layout import SPLITS
 from vitkit.data.loader import fits, read_all, survey
 from vitkit.data.manifest import save_csv
+from vitkit.data.shards.hub import is_reference, open_hub
+from vitkit.data.shards.remote import is_url
+from vitkit.data.shards.source import ShardSource, open_shards
 from vitkit.data.sources import Limits, Source, open_source
-from vitkit.data.shards.source import ShardSource, is_sequential, open_shards
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
@@ -28,8 +31,9 @@ from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
 from vitkit.training.sampling import EVALUATION_BATCH, Examples, Split
 from vitkit.training.settings import DataSettings, TrainSettings
+from vitkit.training.shard_list import check_shards, read_shards, write_shards
+from vitkit.training.shards import ShardSplit
 
-from vitkit.training.shards import ShardSplit, check_shards, read_shards, write_shards
 Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
 
@@ -45,9 +49,11 @@ def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
     if isinstance(data, Source):
         return data
     limits = Limits.of(megapixels=settings.max_megapixels, megabytes=settings.max_megabytes)
-    return open_source(data, limits=limits)
-    if settings.loading == "sequential" or is_sequential(str(data)):
+    if is_reference(str(data)):
+        return open_hub(str(data), limits=limits, classes=settings.classes)
+    if settings.loading == "sequential" or is_url(str(data)):
         return open_shards(str(data), limits=limits, classes=settings.classes)
+    return open_source(data, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,6 @@ class Dataset:
     keys: Keys  # what every sample contains; None: unreadable
     summary: DataSummary
 
-    def close(self) -> None:
     def unreadable(self, source: Source, split: str) -> Unreadable:
         """Name and reason of what could not be read of a split; of shards, up to now."""
         part = self.examples[split]
@@ -76,6 +81,7 @@ class Dataset:
         found = tuple(entry for part in parts for entry in part.lost.named)
         return replace(self.summary, unreadable=self.summary.unreadable + found)
 
+    def close(self) -> None:
         """End the processes that read, if there are any."""
         if isinstance(self.images, Stream):
             self.images.close()
@@ -88,9 +94,13 @@ def read_dataset(
     *,
     directory: Path | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     listen: Listener,
 ) -> Dataset:
     """Decode all images and split them, with `resume` as the run in `directory` did.
+
+    With `allow_changes` images that are new, or have another content or label, join train, but for
+    those that the source has a split for or whose content is in another.
 
     Images that memory does not hold are decoded again whenever they are needed.
 
@@ -100,22 +110,23 @@ def read_dataset(
         DataError: too many images are unreadable, none of a class is left to train on, or the data
             is not what the resumed run was started with.
     """
+    if isinstance(source, ShardSource):
+        shards, summary = read_shards(source, preprocess, settings)
+        if directory is not None and resume and not allow_changes:
+            check_shards(directory, source, shards)
+        announce(summary, {name: len(part) for name, part in shards.items()}, listen)
+        return Dataset(shards["train"].stream, shards, [], (), summary)
     images, keys, unreadable = read_images(source, preprocess, settings, listen)
     try:
         check_unreadable(unreadable, len(source.samples), limit=settings.data.max_unreadable)
     except DataError as error:
         if directory is None or resume:  # a run has its own list there
-    if isinstance(source, ShardSource):
-        shards, summary = read_shards(source, preprocess, settings)
-        if directory is not None and resume:
-            check_shards(directory, source, shards)
-        announce(summary, {name: len(part) for name, part in shards.items()}, listen)
-        return Dataset(shards["train"].stream, shards, [], (), summary)
             raise
         save_unreadable(directory, unreadable)
         raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
     if directory is not None and resume:
-        chosen = read_splits(source, keys, directory)
+        read = merged_splits if allow_changes else read_splits
+        chosen = read(source, keys, directory)
     else:
         chosen = make_splits(source, keys, settings)
     labels = torch.tensor([sample.label or 0 for sample in source.samples])
@@ -209,8 +220,28 @@ def read_splits(source: Source, keys: Sequence[bytes | None], directory: Path) -
     return chosen
 
 
+def merged_splits(source: Source, keys: Sequence[bytes | None], directory: Path) -> list[str]:
+    """The split that a run made, of images that are still the same; and a place for all others."""
+    saved = {row.name: row for row in splits.load_split(directory / SPLIT)}
+    contents = load_contents(directory / CONTENTS)
+    places: dict[str, str] = {contents.get(name, ""): row.split for name, row in saved.items()}
+    chosen = []
+    for sample, key in zip(source.samples, keys, strict=True):
+        row, content = saved.get(sample.name), "" if key is None else key.hex()
+        label = source.classes[sample.label or 0]
+        if row is not None and row.label == label and contents.get(sample.name) == content:
+            chosen.append(row.split)
+        else:
+            chosen.append(sample.split or places.get(content) or "train")
+    return chosen
+
+
 def write_dataset(directory: Path, source: Source, dataset: Dataset) -> None:
     """What a resumed run must find again, and which images were left out."""
+    if isinstance(source, ShardSource):
+        shards = {n: part for n, part in dataset.examples.items() if isinstance(part, ShardSplit)}
+        write_shards(directory, source, shards)
+        return
     names = [sample.name for sample in source.samples]
     labels = [source.classes[sample.label or 0] for sample in source.samples]
     splits.save_split(directory / SPLIT, zip(names, labels, dataset.splits, strict=True))
@@ -233,9 +264,8 @@ def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -
         figures["unreadable"] = f"{len(summary.unreadable):,}"
     total = sum(sizes.values())
     listen(Progress("images", total, total, figures=figures, final=True))
-    if isinstance(source, ShardSource):
-        shards = {n: part for n, part in dataset.examples.items() if isinstance(part, ShardSplit)}
-        write_shards(directory, source, shards)
-        return
+    if not sizes["val"] and not sizes["test"]:
+        none = "no image is left to score on, so the last weights are kept and not measured"
+        listen(Progress("note", 0, 0, {"": f"{none}; add images, or a folder test/"}, final=True))
     for name, reason in summary.unreadable[:LISTED]:
         listen(Progress("left out", total, total, figures={f"{name}:": reason}, final=True))

@@ -55,7 +55,10 @@ def shown(url: str) -> str:
     """An address without what may be secret in a URL: user, password, query."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"{url} is no URL that can be read: {error}; correct it") from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -131,11 +134,14 @@ class Remote:
                 if self._response is None:
                     self._connect()
                 part: bytes = self._response.read(size)
-                if part or self.size is None:
+                if part or self.size in (None, self.position):
                     self._count(len(part))
                     return part
                 self._failed("the connection was closed")
+            except DataError:
+                raise
             except urllib.error.HTTPError as error:
+                error.close()
                 if error.code not in AGAIN:
                     raise self._refused(error.code, error.reason) from None
                 self._failed(f"HTTP {error.code} {error.reason}")

@@ -161,11 +161,6 @@ class ShardSource(Source):
         return [found[reference] for reference in references]
 
 
-def is_sequential(data: str) -> bool:
-    """Whether DATA can only be read from front to back."""
-    return is_url(data)
-
-
 def open_shards(
     data: str,
     *,

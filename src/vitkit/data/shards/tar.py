@@ -133,7 +133,7 @@ class Tar:
             digits, _, _ = records[at : at + 20].partition(b" ")
             length = int(digits) if digits.isdigit() else 0
             key, equals, value = records[at : at + length][len(digits) + 1 :].partition(b"=")
-            if not equals or not value.endswith(b"\n"):
+            if not equals or not value.endswith(b"\n") or at + length > len(records):
                 self._damaged("has an extended header that is malformed")
             if key.startswith(b"GNU.sparse"):
                 self._damaged("holds a sparse file")
