@@ -37,6 +37,7 @@ FREE = (  # the result stays what it is
     "data.workers",
     "data.memory_gb",
     "checkpoint.every",
+    "log",
 )
 FIXED = ("model.", "recipe", "init", "tune")  # what was made of them is in the weights already
 

@@ -39,6 +39,7 @@ from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.doubts import doubts
 from vitkit.training.ema import WeightAverage
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
+from vitkit.training.logs import check_installed, sending
 from vitkit.training.loop import Diverged, fit, predictions
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
@@ -109,6 +110,7 @@ def prepare(
     )
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
+    check_installed(settings.log)
     if settings.checkpoint.every is not None:
         Every.parse(settings.checkpoint.every)
     check_memory(config, settings, device)
@@ -249,16 +251,18 @@ def train_prepared(
         every=Every.parse(settings.checkpoint.every) if settings.checkpoint.every else None,
         saved_step=-1 if done is None else done.step,
     )
+    config = {row.key: row.value for row in prepared.resolved.rows()}
     try:
-        finished = fit(
-            learner,
-            splits["train"],
-            splits["val"],
-            saver,
-            held_out=len(splits["test"]),
-            listen=listen,
-            stop=stop,
-        )
+        with sending(settings.log, directory, config, position.step, listen) as saver.tell:
+            finished = fit(
+                learner,
+                splits["train"],
+                splits["val"],
+                saver,
+                held_out=len(splits["test"]),
+                listen=listen,
+                stop=stop,
+            )
     except Diverged as error:
         saver.save()
         raise Diverged(f"{error}; the last good weights are in {directory / LAST}") from None

@@ -67,6 +67,7 @@ class Saver:
     position: Position
     write: Callable[[Path, Backbone], None]  # puts a model to predict with into a directory
     every: Every | None = None
+    tell: Callable[[Row], None] = lambda row: None  # hears of every row too
     best: Backbone | None = None  # better than what `best/` holds
     saved_step: int = -1
     saved_at: float = field(default_factory=time.monotonic)
@@ -93,6 +94,7 @@ class Saver:
         path = self.directory / METRICS
         with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self.tell(row)
         due = self.due(epoch=row["epoch"])
         if is_best:
             best = tune.merge_lora(self.learner.predictor)

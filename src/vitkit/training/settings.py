@@ -26,6 +26,15 @@ def _square(value: Any) -> Any:
 Size = Annotated[tuple[int, int], BeforeValidator(_square)]
 
 
+def _list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Logs = Annotated[
+    tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(_list)
+]
+
+
 class Section(BaseModel):
     """A frozen group of settings that knows no others, each of exactly its type.
 
@@ -174,6 +183,7 @@ class TrainSettings(Section):
     clip_grad: Least0 = 1.0  # norm of the gradient; 0: no limit
     ema: Share = 0.999  # decay of the weight average that is evaluated; 0: none
     max_bad_steps: Count = 20  # in a row whose loss or gradient is not finite, each left out
+    log: Logs = ()  # what gets a copy of every row of figures
     precision: Precision = "auto"
     compile: bool = False  # by torch.compile: minutes at the start, then faster steps on a GPU
     checkpointing: bool = False  # compute activations twice, keep few of them
