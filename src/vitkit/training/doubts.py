@@ -11,15 +11,8 @@ HIGHEST_RATE = 5e-3  # of AdamW, for a transformer
 def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
     """What is likely to fail, why, and what to set instead; a line for each."""
     found = []
-    dim, heads = getattr(config, "dim", None), getattr(config, "num_heads", None)
-    if isinstance(dim, int) and isinstance(heads, int) and settings.init is None:
-        width, most = dim // heads, max(dim // NARROWEST_HEAD, 1)
-        if width < NARROWEST_HEAD and heads > 1:
-            fit = next(number for number in range(most, 0, -1) if dim % number == 0)
-            found.append(
-                f"model.num_heads={heads} leaves heads a width of {width}, and they need "
-                f"{NARROWEST_HEAD}; try model.num_heads={fit}"
-            )
+    if settings.init is None:
+        found += narrow_heads(config)
     if settings.optimizer == "adamw" and settings.lr > HIGHEST_RATE and settings.tune == "all":
         found.append(
             f"lr={settings.lr:g} is more than AdamW bears: transformers stop learning at 1e-2; "
@@ -41,3 +34,33 @@ def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
             f"{settings.architecture} has a head for a teacher; give one by --teacher CKPT"
         )
     return found
+
+
+def narrow_heads(config: Config) -> list[str]:
+    """Heads that are too narrow to learn: of the only width, or of each stage's."""
+    heads: int | tuple[int, ...] | None = getattr(config, "num_heads", None)
+    if heads is None:
+        return []
+    staged = isinstance(heads, tuple)
+    dims: tuple[int, ...] = config.dims if staged else (config.dim,)  # type: ignore[attr-defined]
+    numbers = heads if isinstance(heads, tuple) else (heads,)
+    fits = tuple(
+        most_heads(dim) if number > most_heads(dim) else number
+        for dim, number in zip(dims, numbers, strict=True)
+    )
+    if fits == numbers:
+        return []
+    width = min(dim // number for dim, number in zip(dims, numbers, strict=True))
+    before, after = (",".join(map(str, counts)) for counts in (numbers, fits))
+    if staged:
+        before, after = f"[{before}]", f"[{after}]"
+    return [
+        f"model.num_heads={before} leaves heads a width of {width}, and they need "
+        f"{NARROWEST_HEAD}; try model.num_heads={after}"
+    ]
+
+
+def most_heads(dim: int) -> int:
+    """The most heads of a width to learn with that divide `dim`; one at least."""
+    most = max(dim // NARROWEST_HEAD, 1)
+    return next(number for number in range(most, 0, -1) if dim % number == 0)
