@@ -462,6 +462,18 @@ def test_the_number_of_threads_is_put_back(
     assert torch.get_num_threads() == before
 
 
+def test_kernels_repeat_themselves_where_that_is_wanted(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+
+    def listen(progress: Progress) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+
+    vitkit.train(colours, out=tmp_path / "run", listen=listen, deterministic=True, **tiny)
+    assert seen[-1] and not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(
     colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

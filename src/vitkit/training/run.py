@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -117,7 +118,7 @@ def prepare(
     teacher = None
     if settings.distill.teacher is not None:
         teacher = load_teacher(settings.distill.teacher, source.classes, preprocess, device)
-    with own_state(settings.threads):
+    with own_state(settings):
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
     notes += doubts(settings, config, settings.data.epoch_images or source.trained_on)
@@ -175,7 +176,7 @@ def train(
     prepared = prepare(data, resolved, resume=resume, listen=listen)
     directory = directory or new_directory(prepared.source.name, resolved)
     with (
-        own_state(resolved.settings.threads),
+        own_state(resolved.settings),
         claimed(directory, resume),
         contextlib.ExitStack() as stack,
     ):
@@ -206,15 +207,19 @@ def train(
 
 
 @contextlib.contextmanager
-def own_state(threads: int | None) -> Iterator[None]:
-    """Random numbers and threads that the caller finds afterwards as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+def own_state(settings: TrainSettings) -> Iterator[None]:
+    """Random numbers, threads and choice of kernels; the caller finds them as they were."""
+    threads, fixed = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(settings.threads or threads)
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by torch
+        torch.use_deterministic_algorithms(True)
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(fixed)
 
 
 def train_prepared(

@@ -188,6 +188,7 @@ class TrainSettings(Section):
     compile: bool = False  # by torch.compile: minutes at the start, then faster steps on a GPU
     checkpointing: bool = False  # compute activations twice, keep few of them
     device: str = "auto"
+    deterministic: bool = False  # kernels that repeat their results to the bit, also on a GPU
     threads: Count | None = None  # of the CPU; None: torch's own choice
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
