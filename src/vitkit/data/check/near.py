@@ -22,11 +22,11 @@ Floats = NDArray[np.float32]
 KEPT = 8  # frequencies of each direction in a hash
 FINE = 3  # sum of both directions' frequencies, from which on they are fine
 FLAT = 2.0  # levels of standard deviation of a thumbnail, below which noise decides: not compared
-# 1 - correlation of two copies, at most, and twice that for what is fine: LOOSE for a shorter side up
-# to LOOSE_SIDE pixels, then falling as it grows, STRICT from 107 on. Of CIFAR-10's images (32 pixels)
-# and flowers (128), 98 % of the copies at 0.7 times the size, mirrored and saved as JPEG of quality
-# 60, were within 0.021 and 0.002 for the whole, and within 0.031 and 0.002 for the fine. Different
-# flowers, round on black, come as near as 0.023.
+# 1 - correlation of two copies, at most, and twice that for what is fine: LOOSE for a shorter side
+# up to LOOSE_SIDE pixels, then falling as it grows, STRICT from 107 on. Of CIFAR-10's images (32
+# pixels) and flowers (128), 98 % of the copies at 0.7 times the size, mirrored and saved as JPEG of
+# quality 60, were within 0.021 and 0.002 for the whole, and within 0.031 and 0.002 for the fine.
+# Different flowers, round on black, come as near as 0.023.
 LOOSE, LOOSE_SIDE, STRICT = 0.05, 32, 0.015
 CROWDED = 5  # the neighbour that tells how alike different images of a set are
 SAMPLED = 128  # images that are asked for theirs
@@ -67,8 +67,8 @@ def near_pairs(
     """All pairs of grey thumbnails, (n, S, S) with S of at least 8, whose images are copies.
 
     `shorter` (n,) are the shorter sides of the images: of two the smaller one decides. Flat images
-    are in no pair. Where different images of the set are much alike, as digits are, the limit is
-    lowered to half of what parts one image in twenty from its fifth neighbour, but not below STRICT.
+    are in no pair. Where different images of the set are much alike, as digits are, no limit is
+    above half of what parts one image in twenty from its fifth neighbour, or STRICT if that is more.
     """
     hashes, deviation = perceptual_hash(thumbs)
     rows = np.flatnonzero(deviation >= FLAT)

@@ -18,6 +18,7 @@ from vitkit.data.check.copies import (
 from vitkit.data.check.look import Looks, look
 from vitkit.data.check.near import FLAT, TURNS, Pairs
 from vitkit.data.check.outliers import Unusual, find_unusual
+from vitkit.data.layout import SPLITS
 from vitkit.data.sources import Sample, Source
 from vitkit.progress import Listener, silent
 
@@ -77,8 +78,9 @@ class DataCheck:
             yield name, "outside the class folders", "", "", ""
         for group in self.exact:
             how = "same file" if group.same_file else "same pixels"
-            for row in group.rows[1:]:
-                yield names[row], "exact copy", "1", "1", f"{how} as {names[group.rows[0]]}"
+            kept, *others = sorted(group.rows, key=self._place)
+            for row in others:
+                yield names[row], "exact copy", "1", "1", f"{how} as {names[kept]}"
         for first, second, alike, turn in self.near_rows():
             yield names[second], "near copy", f"{alike:.4f}", "", f"{names[first]} {TURNS[turn]}"
         for copy in self.leaks:
@@ -140,6 +142,10 @@ class DataCheck:
             "alike": copy.alike,
             "how": copy.how,
         }
+
+    def _place(self, row: int) -> int:
+        """Where the split of a row comes: what is trained on is kept rather than tested on."""
+        return SPLITS.index(self.samples[row].split or "train")
 
     def label(self, sample: Sample) -> str:
         """The name of a sample's class."""
