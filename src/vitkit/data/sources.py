@@ -170,6 +170,8 @@ def open_source(data: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> Source:
     if isinstance(data, str) and data.partition(":")[0] in BUILT_IN:
         return _open_built_in(data)
     path = Path(data)
+    if is_url(text):
+        raise DataError(f"{shown(text)} is read for training only; fetch it to a folder")
     if names_shards(text):
         return _open_shards(text, limits)
     _check_exists(path, text)

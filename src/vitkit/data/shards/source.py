@@ -1,7 +1,7 @@
 """Samples that are read shard by shard, from front to back: for sets that no disk holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ from vitkit.data.shards.scan import scan
 from vitkit.data.sources import DEFAULT_LIMITS, Limits, Source
 from vitkit.data.view import Viewer
 from vitkit.errors import DataError, ImageError
+
+TRIES = 4  # of a server before training: who gave a wrong address learns it after 4 seconds
 
 
 class Shards(Protocol):
@@ -176,7 +178,7 @@ def open_shards(
     Raises:
         DataError: as `find_shards` and `scan`, or the classes are not known.
     """
-    index = find_shards(data, patience)
+    index = find_shards(data, replace(patience, tries=min(patience.tries, TRIES)))
     local = not any(is_url(shard.name) for shard in index.shards)
     if not index.classes and classes is not None:
         names = map(str, range(classes)) if isinstance(classes, int) else classes
