@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         VitkitError,
         WeightsError,
     )
+    from vitkit.evaluation.compare import Comparison
     from vitkit.evaluation.metrics import Evaluation
     from vitkit.models import list_models
     from vitkit.training.directory import Run
@@ -36,9 +37,11 @@ _ERRORS = (
 )
 _MODULES = {
     "Classifier": "vitkit.classifier",
+    "Comparison": "vitkit.evaluation.compare",
     "Evaluation": "vitkit.evaluation.metrics",
     "Prediction": "vitkit.classifier",
     "Run": "vitkit.training.directory",
+    "compare": "vitkit.api",
     "create_model": "vitkit.weights.pretrained",
     "evaluate": "vitkit.api",
     "list_models": "vitkit.models",
@@ -49,6 +52,7 @@ _MODULES = {
 __all__ = [
     "CheckpointError",
     "Classifier",
+    "Comparison",
     "ConfigError",
     "DataError",
     "Evaluation",
@@ -58,6 +62,7 @@ __all__ = [
     "Run",
     "VitkitError",
     "WeightsError",
+    "compare",
     "create_model",
     "evaluate",
     "list_models",

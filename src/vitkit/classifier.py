@@ -46,6 +46,15 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """One image of a source as the model takes it or, where it could not be read, `error`."""
+
+    index: int
+    pixels: NDArray[np.uint8] | None = None  # (C, h, w)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came of one input of a stream: `values` or, where it could not be read, `error`."""
 
@@ -149,25 +158,35 @@ class Classifier:
 
         Threads decode what comes next while the model runs.
         """
+        run = self.engine.features if features else self.engine.probabilities
+        for chunk in self.inputs(source, batch_size=batch_size, workers=workers):
+            arrays = [each.pixels for each in chunk if each.pixels is not None]
+            rows = iter(run(torch.from_numpy(np.stack(arrays))).numpy() if arrays else ())
+            for each in chunk:
+                values = None if each.pixels is None else next(rows)
+                yield Answer(each.index, values, each.error)
+
+    def inputs(
+        self, source: Source, *, batch_size: int = 32, workers: int | None = None
+    ) -> Iterator[list[Input]]:
+        """The samples of a source as the model takes them, in order, `batch_size` at a time.
+
+        Threads decode what comes next.
+        """
         workers = workers or default_workers()
         _check_batch_size(batch_size)
 
-        def read(index: int) -> tuple[int, NDArray[np.uint8] | None, str]:
+        def read(index: int) -> Input:
             try:
-                return index, self.preprocess.fit(source.read(index)), ""
+                return Input(index, self.preprocess.fit(source.read(index)))
             except ImageError as error:
-                return index, None, str(error)
+                return Input(index, error=str(error))
 
-        run = self.engine.features if features else self.engine.probabilities
         indices = range(len(source.samples))
         ahead = batch_size * 2 + workers
         waiting = look_ahead(read, indices, workers=workers, ahead=ahead)
         while chunk := list(islice(waiting, batch_size)):
-            arrays = [array for _, array, _ in chunk if array is not None]
-            rows = iter(run(torch.from_numpy(np.stack(arrays))).numpy() if arrays else ())
-            for index, array, error in chunk:
-                values = None if array is None else next(rows)
-                yield Answer(index, values, error)
+            yield chunk
 
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint directory that `vitkit.load` and timm's `local-dir:` open.

@@ -20,7 +20,16 @@ from vitkit.report.frame import duration, percent
 from vitkit.report.page import render, write_report
 from vitkit.training.config import Setting
 
-PARTS = ["Data", "Training", "Confusion", "Classes", "Mistakes", "Configuration", "Environment"]
+PARTS = [
+    "Data",
+    "Training",
+    "Calibration",
+    "Confusion",
+    "Classes",
+    "Mistakes",
+    "Configuration",
+    "Environment",
+]
 HOSTILE = """<img src=x onerror="alert('1')">&amp;</script>"""
 
 
@@ -116,8 +125,10 @@ def test_numbers_agree_with_the_evaluation() -> None:
     page = Page(render(report(scores)))
     heading = f"{scores.top1:.1%}".replace("%", " %")
     assert f"{heading} of 360 held-out images named correctly" in page.words
-    for value in (scores.top5, scores.macro_f1, scores.ece):
+    for value in (scores.top5, scores.macro_f1, scores.balanced_accuracy, scores.ece):
         assert f"{value:.1%}".replace("%", " %") in page.words
+    for low, high in scores.intervals.values():
+        assert f"{low:.1%}".rstrip("%") + " – " + f"{high:.1%}".replace("%", " %") in page.words
     for i, name in enumerate(scores.classes):
         assert [name, *map(str, scores.confusion[i])] in page.rows
         s = scores.per_class[name]
@@ -230,7 +241,8 @@ def test_classes_without_images_have_no_score() -> None:
 def test_any_number_of_epochs(epochs: int) -> None:
     text = render(report(history=history(epochs)))
     assert Page(text).headings == PARTS
-    assert text.count("<svg") == 4 and text.count("<circle") == 6
+    dots = len(evaluation().reliability)
+    assert text.count("<svg") == 5 and text.count("<circle") == 6 + dots
     assert len(text) < 500_000
 
 
@@ -252,7 +264,7 @@ def test_a_diverged_run_says_so(bad: float) -> None:
 def test_what_is_missing_is_left_out() -> None:
     bare = report(history=(), mistakes=(), samples={}, settings=(), environment={}, seconds=None)
     page = Page(render(bare))
-    assert page.headings == ["Data", "Confusion", "Classes", "Mistakes"]
+    assert page.headings == ["Data", "Calibration", "Confusion", "Classes", "Mistakes"]
     assert "No images of mistakes were kept" in page.words
     perfect = evaluate_predictions(np.eye(2), [0, 1], ["a", "b"])
     words = Page(render(replace(bare, evaluation=perfect))).words

@@ -1,77 +1,138 @@
 """`vitkit eval`."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitkit.cli.options import (
-    Checkpoint,
-    Data,
-    Device,
-    Json,
-    MaxMegabytes,
-    MaxMegapixels,
-    ModelOfFile,
-)
-from vitkit.cli.screen import Screen, visible, warn
+from vitkit.cli import scores
+from vitkit.cli.options import Device, Json, MaxMegabytes, MaxMegapixels, ModelOfFile
+from vitkit.cli.screen import Screen, warn
 
 if TYPE_CHECKING:
+    from vitkit.classifier import Classifier
     from vitkit.evaluation.metrics import Evaluation
-
-CONFUSION_COLUMNS = 12  # a terminal holds no more
 
 
 def evaluate(
-    checkpoint: Checkpoint,
-    data: Data,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CKPT [CKPT] DATA",
+            help="A run, a checkpoint directory, a weights file or hf-hub:owner/name, or two to "
+            "compare; then a folder or .zip of class folders, a .csv or .jsonl manifest, `digits` "
+            "or `shapes`.",
+        ),
+    ],
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    corruptions: Annotated[
+        bool,
+        typer.Option(
+            "--corruptions",
+            help="Also with noise, blur, fog, JPEG and more: 85 times the work.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="A new page to write, such as scores.html.")
+    ] = None,
     model: ModelOfFile = None,
     device: Device = "auto",
     max_megapixels: MaxMegapixels = 50,
     max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
-    """Score a model: top-1, top-5, per class, confusion, calibration."""
+    """Score a model, or compare two: accuracy, calibration, intervals, robustness."""
     from vitkit import api
-    from vitkit.classifier import load
     from vitkit.data.sources import Limits
+
+    *checkpoints, data = parted(inputs)
+    check_new(report)
+    classifiers = [load_one(checkpoint, model, device) for checkpoint in checkpoints]
+    limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
+    comparison = None
+    with Screen() as screen:
+        if len(classifiers) == 1:
+            evaluation = api.evaluate(
+                classifiers[0],
+                data,
+                split,
+                corruptions=corruptions,
+                limits=limits,
+                listen=screen,
+            )
+        else:
+            comparison = api.compare(
+                classifiers[0],
+                classifiers[1],
+                data,
+                split,
+                corruptions=corruptions,
+                limits=limits,
+                listen=screen,
+            )
+            evaluation = comparison.first
+    screen.say(f"scored {evaluation.images:,} images: {evaluation.split}")
+    if as_json and comparison is not None:
+        typer.echo(json.dumps({"models": checkpoints, **comparison.to_json()}, indent=2))
+    elif as_json:
+        typer.echo(json.dumps(evaluation.to_json(), indent=2))
+    elif comparison is not None:
+        scores.show_comparison(comparison, checkpoints)
+    else:
+        scores.show(evaluation)
+    if report is not None:
+        from vitkit.report.scores import write_scores
+
+        write_scores(report, evaluation, data, checkpoints, comparison)
+        screen.say(f"report {report}")
+    warn_of_unreadable(evaluation)
+
+
+def parted(inputs: Sequence[str]) -> Sequence[str]:
+    """One or two checkpoints, and data.
+
+    Raises:
+        ConfigError: it is another number of arguments.
+    """
+    from vitkit.errors import ConfigError
+
+    if len(inputs) < 2:
+        raise ConfigError("Missing argument 'DATA'; see vitkit eval --help")
+    if len(inputs) > 3:
+        raise ConfigError(
+            f"{len(inputs)} arguments are too many; give CKPT DATA, or CKPT CKPT DATA to compare"
+        )
+    return inputs
+
+
+def check_new(report: Path | None) -> None:
+    """Find out before the work that a page would take the place of something.
+
+    Raises:
+        ConfigError: it would.
+    """
+    from vitkit.errors import ConfigError
+
+    if report is not None and report.exists():
+        raise ConfigError(f"{report} exists already; choose another name for the report")
+
+
+def load_one(checkpoint: str, model: str | None, device: str) -> "Classifier":
+    """A classifier, with what was guessed of it said."""
+    from vitkit.classifier import load
 
     with Screen() as screen:
         classifier = load(checkpoint, model=model, device=device, listen=screen)
     for note in classifier.notes:
         warn(f"guessed {note}")
-    limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
-    with Screen() as screen:
-        evaluation = api.evaluate(classifier, data, split, limits=limits, listen=screen)
-    screen.say(f"scored {evaluation.images:,} images: {evaluation.split}")
-    if as_json:
-        typer.echo(json.dumps(evaluation.to_json(), indent=2))
-    else:
-        show(evaluation)
+    return classifier
+
+
+def warn_of_unreadable(evaluation: "Evaluation") -> None:
+    """List the images that were left out, which make it exit code 1."""
     for name, reason in evaluation.unreadable:
         warn(f"left out {name}: {reason}")
     if evaluation.unreadable:
         raise typer.Exit(1)
-
-
-def show(evaluation: "Evaluation") -> None:
-    """The scores as tables."""
-    typer.echo(
-        f"top-1 {evaluation.top1:.2%}  top-5 {evaluation.top5:.2%}  "
-        f"macro-F1 {evaluation.macro_f1:.3f}  calibration error {evaluation.ece:.3f}  "
-        f"of {evaluation.images:,} images\n"
-    )
-    names = [visible(name) for name in evaluation.classes]
-    width = max(5, *map(len, names))
-    typer.echo(f"{'class':<{width}}  {'images':>6}  {'precision':>9}  {'recall':>6}  {'F1':>5}")
-    for name, score in zip(names, evaluation.per_class.values(), strict=True):
-        typer.echo(
-            f"{name:<{width}}  {score.images:>6}  {score.precision:>9.3f}  {score.recall:>6.3f}"
-            f"  {score.f1:>5.3f}"
-        )
-    if len(evaluation.classes) <= CONFUSION_COLUMNS:
-        typer.echo("\nconfusion (row: truth, column: prediction)")
-        cell = max(len(str(value)) for row in evaluation.confusion for value in row) + 2
-        for name, row in zip(names, evaluation.confusion, strict=True):
-            typer.echo(f"{name:<{width}}" + "".join(f"{value:>{cell}}" for value in row))

@@ -13,6 +13,13 @@ from vitkit.evaluation.calibration import Bin, calibration_error, reliability, u
 from vitkit.evaluation.intervals import Answers, Interval
 from vitkit.evaluation.robustness import Robustness
 
+SCORES = {  # the fields of an evaluation that are one number with an interval, in words
+    "top1": "top-1",
+    "top5": "top-5",
+    "macro_f1": "macro-F1",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "calibration error",
+}
 SUM_TOLERANCE = 0.02  # a softmax over 1,000 classes in bfloat16 stays within it; logits do not
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from vitkit.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from vitkit.evaluation.intervals import SEED, Interval, percentiles
+from vitkit.progress import Listener, Progress, silent
 
 RESAMPLES = 1000
 
@@ -50,24 +53,34 @@ class Ordeal:
     the size of batches. Images are corrupted by `workers` threads.
     """
 
-    def __init__(self, probabilities: Probabilities, *, workers: int) -> None:
+    def __init__(
+        self,
+        probabilities: Probabilities,
+        *,
+        total: int,
+        workers: int,
+        listen: Listener = silent,
+    ) -> None:
         self.probabilities = probabilities
+        self.total = total  # images to come
         self.workers = workers
+        self.listen = listen
         self.right: list[NDArray[np.bool_]] = []  # (B, kinds, severities)
         self.image_size = (0, 0)
 
     def add(self, images: Pixels, numbers: Sequence[int], labels: NDArray[np.integer]) -> None:
         """Score a batch, (B, C, h, w) uint8, of those numbers and labels."""
         right = np.empty((len(images), len(KINDS), len(SEVERITIES)), np.bool_)
+        before = sum(map(len, self.right))
         with ThreadPoolExecutor(self.workers, thread_name_prefix="vitkit-corrupt") as pool:
-            for column, kind in enumerate(KINDS):
-                for place, severity in enumerate(SEVERITIES):
-                    seeds = [(SEED, number, column, severity) for number in numbers]
-                    damaged = pool.map(
-                        damage, images, [kind] * len(images), [severity] * len(images), seeds
-                    )
-                    answers = self.probabilities(np.stack(list(damaged))).argmax(axis=1)
-                    right[:, column, place] = answers == labels
+            for done, (kind, severity) in enumerate(product(KINDS, SEVERITIES), 1):
+                column, place = divmod(done - 1, len(SEVERITIES))
+                seeds = [(SEED, number, column, severity) for number in numbers]
+                damaged = pool.map(partial(damage, kind=kind, severity=severity), images, seeds)
+                answers = self.probabilities(np.stack(list(damaged))).argmax(axis=1)
+                right[:, column, place] = answers == labels
+                scored = before * right[0].size + done * len(images)
+                self.listen(Progress("corrupt", scored, self.total * right[0].size))
         self.right.append(right)
         self.image_size = (images.shape[2], images.shape[3])
 
@@ -87,7 +100,7 @@ class Ordeal:
         )
 
 
-def damage(image: Pixels, kind: str, severity: int, seed: tuple[int, ...]) -> Pixels:
+def damage(image: Pixels, seed: tuple[int, ...], *, kind: str, severity: int) -> Pixels:
     """A corrupted model input, (C, h, w) uint8 -> the same.
 
     For a model of grey images an image of three equal channels is corrupted, then made grey.

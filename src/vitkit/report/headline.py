@@ -1,6 +1,5 @@
-"""The facts that the page opens with: the score, how sure it is, and what speaks against it."""
+"""What a page's headline is to be read with: a baseline, and what speaks against the score."""
 
-import math
 from collections.abc import Sequence
 
 from vitkit.evaluation.metrics import Evaluation
@@ -9,14 +8,6 @@ from vitkit.report.history import diverged
 
 SPLITS = {"val": "validation", "test": "held-out"}  # what a run evaluates, in words
 FEW_IMAGES = 100  # below, the interval is so wide that the reader should be told
-
-
-def interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share of `images`, 95 % by default (Wilson 1927)."""
-    centre = share + z**2 / (2 * images)
-    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
-    scale = 1 + z**2 / images
-    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
 def baseline(evaluation: Evaluation) -> tuple[str, float]:

@@ -16,27 +16,35 @@ from vitkit.evaluation.corruptions.planes import Planes
 
 Corruption = Callable[[Planes, tuple[float, ...], np.random.Generator], Planes]
 
-KINDS: dict[str, Corruption] = {
+NOISE: dict[str, Corruption] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
     "speckle_noise": noise.speckle_noise,
+}
+BLUR: dict[str, Corruption] = {
     "gaussian_blur": blur.gaussian_blur,
     "defocus_blur": blur.defocus_blur,
     "glass_blur": blur.glass_blur,
     "motion_blur": blur.motion_blur,
     "zoom_blur": blur.zoom_blur,
+}
+WEATHER: dict[str, Corruption] = {
     "fog": weather.fog,
     "snow": weather.snow,
-    "brightness": digital.brightness,
+    "brightness": weather.brightness,
+}
+DIGITAL: dict[str, Corruption] = {
     "contrast": digital.contrast,
     "saturate": digital.saturate,
     "elastic_transform": digital.elastic_transform,
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
+GROUPS = {"noise": NOISE, "blur": BLUR, "weather": WEATHER, "digital": DIGITAL}
+KINDS: dict[str, Corruption] = NOISE | BLUR | WEATHER | DIGITAL
 
-__all__ = ["KINDS", "SEVERITIES", "corrupt"]
+__all__ = ["GROUPS", "KINDS", "SEVERITIES", "corrupt"]
 
 
 def corrupt(

@@ -1,4 +1,4 @@
-"""Changes of light, of shape, and by storing."""
+"""Changes of contrast, colour and shape, and what storing does."""
 
 import io
 
@@ -7,14 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitkit.evaluation.corruptions.planes import Planes, sample, smooth
-
-
-def brightness(x: Planes, level: tuple[float, ...], random: np.random.Generator) -> Planes:
-    """More of HSV's value: (how much,)."""
-    value = x.max(axis=0, keepdims=True)
-    raised = np.minimum(value + np.float32(level[0]), 1)
-    lit: Planes = np.where(value > 0, x * (raised / np.maximum(value, 1e-6)), raised)
-    return lit
 
 
 def contrast(x: Planes, level: tuple[float, ...], random: np.random.Generator) -> Planes:

@@ -1,4 +1,4 @@
-"""Weather between the camera and the thing."""
+"""Weather and light between the camera and the thing."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,3 +55,11 @@ def snow(x: Planes, level: tuple[float, ...], random: np.random.Generator) -> Pl
     grey = (x * GREY).sum(axis=0, keepdims=True)
     paled: Planes = clear * x + (1 - clear) * np.maximum(x, grey * 1.5 + 0.5)
     return paled + fallen + fallen[:, ::-1, ::-1]
+
+
+def brightness(x: Planes, level: tuple[float, ...], random: np.random.Generator) -> Planes:
+    """More of HSV's value: (how much,)."""
+    value = x.max(axis=0, keepdims=True)
+    raised = np.minimum(value + np.float32(level[0]), 1)
+    lit: Planes = np.where(value > 0, x * (raised / np.maximum(value, 1e-6)), raised)
+    return lit
