@@ -112,7 +112,7 @@ class Calls:
         self.count, self.deadly, self.when = 0, deadly, when
         for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir")):
             self.watch(owner, name, None)
-        self.watch(torch, "save", lambda state, path: Path(path))
+        self.watch(torch, "save", lambda state, file: Path(file.name))
         self.watch(store, "save_file", lambda tensors, path, **_: Path(path))
         self.watch(Path, "write_text", lambda path, *_, **__: path)
         self.real_open = builtins.open

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from vitkit.errors import CheckpointError
+from vitkit.training.parallel import is_sharded
 from vitkit.training.position import Position
 from vitkit.training.step import Learner
 from vitkit.whole_file import sync
@@ -78,14 +79,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unwritten(path, error.strerror or str(error)) from None
-
-
-def unwritten(path: Path, reason: str) -> CheckpointError:
-    """The error of a disk that does not take `path`."""
-    return CheckpointError(
-        f"{path} cannot be written: {reason}; make room or mend the disk, then go on with --resume"
-    )
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}; make room or mend the disk, "
+            "then go on with --resume"
+        ) from None
 
 
 def _take_place(new: Path, directory: Path, keep: Path | None) -> None:
@@ -175,8 +172,11 @@ def newest(run: Path) -> tuple[Path | None, str]:
     return last, f"{LAST}/ {what}: going on from the checkpoint before it"
 
 
-def save_state(directory: Path, learner: Learner, position: Position) -> None:
+def save_state(directory: Path | None, learner: Learner, position: Position) -> None:
     """Write the part of a run that only training needs.
+
+    It is the same for one process and for many. Of a sharded model every rank has a part to give;
+    those that write nothing have no `directory`.
 
     Raises:
         CheckpointError: the disk does not take it.
@@ -189,10 +189,17 @@ def save_state(directory: Path, learner: Learner, position: Position) -> None:
         "average": average.model.state_dict() if average is not None else None,
         "position": asdict(position),
     }
-    try:
-        torch.save(state, directory / STATE)
-    except (OSError, RuntimeError) as error:  # its zip writer calls a full disk a RuntimeError
-        raise unwritten(directory, str(error).splitlines()[0]) from None
+    if is_sharded(learner.model):
+        from vitkit.training.sharding import whole
+
+        state = whole(state, keep=directory is not None)
+    if directory is None:
+        return
+    with writing(directory / STATE), open(directory / STATE, "wb") as file:
+        try:
+            torch.save(state, file)  # given a path it never says why
+        except RuntimeError as error:  # of its zip writer, where the disk is full at the very end
+            raise OSError("the disk is full or fails") from error
 
 
 def load_state(directory: Path, learner: Learner) -> Position:
@@ -204,6 +211,10 @@ def load_state(directory: Path, learner: Learner) -> Position:
     path = directory / STATE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if is_sharded(learner.model):
+            from vitkit.training.sharding import in_shards
+
+            state = in_shards(state, learner)
         learner.model.load_state_dict(state["model"])
         learner.optimizer.load_state_dict(state["optimizer"])
         learner.scaler.load_state_dict(state["scaler"])
