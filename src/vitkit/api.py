@@ -28,6 +28,7 @@ from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings
 from vitkit.training.plan import plan
 from vitkit.training.run import train as train_resolved
 from vitkit.training.sampling import EVALUATION_BATCH
+from vitkit.training.shard_list import splits_by_shard
 
 REPORT = "report.html"
 
@@ -272,6 +273,9 @@ def select(
     if split in own:
         inside = [index for index, name in enumerate(own) if name == split]
         return source.subset(inside), in_words(split, of_the_data=True)
+    by_shard = splits_by_shard(source.samples, origin)
+    if inside := [index for index, name in enumerate(by_shard) if name == split]:
+        return source.subset(inside), in_words(split, of_the_data=False)
     saved = of_the_run(source, origin)
     named = {index: content for index, (name, content) in saved.items() if name == split}
     if same := list(unchanged(source, named, listen)):  # perhaps cut out of the source's own train

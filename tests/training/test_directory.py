@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitkit.errors import CheckpointError
-from vitkit.training.directory import CONFIG, claimed
+from vitkit.training.directory import CONFIG, claimed, title
 
 
 def hold(directory: Path, held: Event, done: Event) -> None:
@@ -53,3 +53,18 @@ def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
             claimed(path, resume=False),
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("in/flowers.zip", "flowers"),
+        ("shapes:count=9", "shapes"),
+        ("http://me:secret@host/sets/train-{000..099}.tar?sig=secret", "train"),
+        ("https://host/flowers/shards.json", "shards"),
+        ("shards/imagenet-train-*.tar", "imagenet-train"),
+        ("hf-datasets:owner/flowers:train", "flowers"),
+    ],
+)
+def test_a_run_is_called_after_its_data(data: str, name: str) -> None:
+    assert title(data) == name

@@ -25,6 +25,7 @@ from vitkit.data.sources import open_source
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError, DataError
+from vitkit.training import shards as shards_module
 from vitkit.training.config import resolve
 from vitkit.training.sampling import Batch
 from vitkit.training.settings import TrainSettings
@@ -102,6 +103,25 @@ def test_once_has_every_image_with_its_label(
     np.testing.assert_array_equal(
         image, files.read([s.name for s in files.samples].index(f"{name.partition('/')[2]}.png"))
     )
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 30])
+@pytest.mark.parametrize("counted", [True, False])
+def test_ranks_score_parts_that_follow_one_another(
+    source: ShardSource,
+    stream: Stream,
+    ranks: int,
+    counted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shards_module, "EVALUATION_BATCH", 8)
+    known = source if counted else uncounted(source)
+    whole = prints(split(known, stream).once())
+    parts = [prints(split(known, stream, rank=r, ranks=ranks).once()) for r in range(ranks)]
+    together = [batch for part in parts for batch in part]
+    if counted:
+        assert together == whole and [len(batch) for batch in whole] == [8] * 7 + [4]
+    assert [one for batch in together for one in batch] == [one for b in whole for one in b]
 
 
 def test_an_epoch_has_every_image_once_and_epochs_differ(
@@ -315,6 +335,42 @@ def test_a_run_is_scored_reported_and_resumed_to_the_bit(
         assert torch.equal(tensor, weights(resumed)[name]), name
     again = vitkit.evaluate(resumed.directory, shards, split="all")
     assert again.images == COUNT
+    scores = resumed.evaluation
+    assert scores is not None
+    own = vitkit.evaluate(resumed.directory, shards, split="test")
+    assert (own.images, own.top1, own.split) == (scores.images, scores.top1, scores.split)
+
+
+def test_a_run_on_a_streamed_data_set_is_resumed_to_the_bit(
+    colours: Path, sequence: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    files = open_source(colours)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(files.classes))}
+    )
+    for number in range(6):
+        rows = range(number, COUNT, 6)
+        images = [
+            {"bytes": (colours / files.samples[r].name).read_bytes(), "path": None} for r in rows
+        ]
+        content = {"image": images, "label": [files.samples[row].label for row in rows]}
+        (tmp_path / "set").mkdir(exist_ok=True)
+        part = datasets.Dataset.from_dict(content, features=features)
+        part.to_parquet(tmp_path / "set" / f"train-{number:05}-of-00006.parquet")
+    data = f"hf-datasets:{tmp_path / 'set'}"
+    own = {**sequence, "data.epoch_images": 45, "epochs": 2}
+    whole = vitkit.train(data, out=tmp_path / "whole", **own)
+    assert whole.finished and [row["step"] for row in whole.metrics] == [3, 6]
+    steps = iter(range(4))
+    vitkit.train(data, out=tmp_path / "some", stop=lambda: next(steps, None) is None, **own)
+    resumed = vitkit.train(data, out=tmp_path / "some", resume=True, device="cpu")
+    assert resumed.finished
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
 
 
 def test_a_resumed_run_wants_the_same_shards(

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,6 +15,8 @@ import yaml
 
 from vitkit import whole_file
 from vitkit.classifier import Classifier, load
+from vitkit.data.shards.hub import SCHEME, is_reference
+from vitkit.data.shards.remote import is_url, shown
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.evaluation.metrics import Evaluation
 from vitkit.training.checkpoint import BEST, LAST, PREVIOUS, recover
@@ -68,13 +71,23 @@ class Run:
         return load(self.directory, device=device)
 
 
+def title(data: str) -> str:
+    """What a run on DATA is called after: `in/flowers.zip` is `flowers`, `x-{00..99}.tar` `x`."""
+    if is_url(data) or is_reference(data):
+        data = shown(data).removeprefix(SCHEME).rpartition("/")[2]
+    name = data.partition(":")[0]
+    if name.endswith(".tar"):
+        name = re.split(r"[{*?\[]", name)[0].rstrip("-_.")
+    return Path(name).stem
+
+
 def new_directory(data: str | Path, resolved: Resolved) -> Path:
     """Make `runs/<data>-<model>`, with a number where that is taken.
 
     Raises:
         CheckpointError: it cannot be made.
     """
-    stem = _in_utf8(Path(str(data).partition(":")[0]).stem) or "data"
+    stem = _in_utf8(title(str(data))) or "data"
     name = f"{stem}-{resolved.settings.architecture}"
     for number in count(1):
         directory = Path("runs", name if number == 1 else f"{name}-{number}")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitkit.data.crop import RandomCrop
 from vitkit.data.stream import Stream
+from vitkit.errors import ConfigError
 from vitkit.training.settings import TrainSettings
 
 EVALUATION_BATCH = 64  # images
@@ -92,6 +93,18 @@ def sizes_of_batches(images: int, settings: TrainSettings) -> list[int]:
     """Images of each batch of an epoch: they differ by one at most."""
     steps = steps_per_epoch(images, settings)
     return [images // steps + (number < images % steps) for number in range(steps)]
+
+
+def check_shares(size: int, ranks: int) -> None:
+    """Check that every rank gets a share of a batch of so many images.
+
+    Raises:
+        ConfigError: they are too few.
+    """
+    if size < ranks:
+        raise ConfigError(
+            f"batches of {size} images are too small for {ranks} ranks; raise batch_size"
+        )
 
 
 def batches(train: Examples, settings: TrainSettings, epoch: int) -> list[Tensor]:

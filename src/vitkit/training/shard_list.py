@@ -1,8 +1,10 @@
 """Which shards are in which split of a run, and how a resumed run knows them again."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from vitkit.data.layout import SPLITS
 from vitkit.data.loader import available_memory
 from vitkit.data.shards.remote import shown
 from vitkit.data.shards.source import ShardSource
+from vitkit.data.sources import Sample
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError, DataError
@@ -147,23 +150,46 @@ def write_shards(directory: Path, source: ShardSource, splits: Mapping[str, Shar
     whole_file.write(directory / SHARDS, json.dumps(_listed(source, splits), indent=1) + "\n")
 
 
+def splits_by_shard(samples: Sequence[Sample], origin: Path | None) -> list[str | None]:
+    """The split that the run at `origin`, or around it, put each sample's shard into.
+
+    Shards are known again by the names of their files. None: it has no such shard, or two.
+    """
+    for directory in (origin, origin.parent) if origin else ():
+        if (directory / SHARDS).is_file():
+            entries = list(_saved(directory / SHARDS).values())
+            names = Counter(PurePosixPath(entry["name"]).name for entry in entries)
+            splits = {PurePosixPath(entry["name"]).name: entry["split"] for entry in entries}
+            own = (sample.name.partition(".tar/")[0].rpartition("/")[2] for sample in samples)
+            return [
+                splits.get(f"{name}.tar") if names[f"{name}.tar"] == 1 else None for name in own
+            ]
+    return [None] * len(samples)
+
+
 def check_shards(directory: Path, source: ShardSource, splits: Mapping[str, ShardSplit]) -> None:
     """Compare the shards with those that `write_shards` wrote.
 
     Raises:
         DataError: one is new, gone, in another split or has other samples; or the list is damaged.
     """
-    path = directory / SHARDS
-    try:
-        saved = {entry["name"]: entry for entry in json.loads(path.read_text("utf-8"))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is absent or damaged ({error}); start a new run") from None
+    saved = _saved(directory / SHARDS)
     for entry in _listed(source, splits):
-        before = saved.pop(entry["name"], None)
+        before = saved.pop(str(entry["name"]), None)
         if before != entry:
             raise _changed(str(entry["name"]), "is new" if before is None else "is not as it was")
     if saved:
         raise _changed(next(iter(saved)), "is gone")
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    try:
+        entries = {str(entry["name"]): entry for entry in json.loads(path.read_text("utf-8"))}
+        if any(entry["split"] not in SPLITS for entry in entries.values()):
+            raise ValueError("a split that is none")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is absent or damaged ({error}); start a new run") from None
+    return entries
 
 
 def _changed(name: str, how: str) -> DataError:

@@ -19,8 +19,8 @@ from vitkit.data.shards.order import Piece, Reference
 from vitkit.data.shards.samples import Sample
 from vitkit.data.shards.source import ShardSource
 from vitkit.data.stream import Failure, Stream
-from vitkit.errors import ConfigError, DataError, ImageError
-from vitkit.training.sampling import EVALUATION_BATCH, Batch, sizes_of_batches
+from vitkit.errors import DataError, ImageError
+from vitkit.training.sampling import EVALUATION_BATCH, Batch, check_shares, sizes_of_batches
 from vitkit.training.settings import TrainSettings
 
 NAMED = 1000  # unreadable images whose names are kept
@@ -90,12 +90,9 @@ class ShardSplit:
             DataError: a shard cannot be read or is damaged, or too many images are unreadable.
         """
         sizes = sizes_of_batches(self.images, settings)
-        if min(sizes) < self.ranks:
-            raise ConfigError(
-                f"batches of {min(sizes)} images are too small for {self.ranks} ranks; raise "
-                "batch_size"
-            )
-        shares = [[len(range(r, size, self.ranks)) for size in sizes] for r in range(self.ranks)]
+        check_shares(min(sizes), self.ranks)
+        parts = [[share(size, r, self.ranks) for size in sizes] for r in range(self.ranks)]
+        shares = [[last - first for first, last in part] for part in parts]
         mine = shares[self.rank]
         feed = Feed(
             self.source,
@@ -105,20 +102,25 @@ class ShardSplit:
             self.buffer,
             self.room,
             self.rank,
-            [sum(share) for share in shares],
+            [sum(sizes_of_rank) for sizes_of_rank in shares],
         )
         groups = cut(feed.samples(sum(mine[:done])), mine[done:], self.source.name)
         return self._filled(groups, settings, first=number * len(sizes) + done)
 
     def once(self) -> Iterator[Batch]:
-        """Every image once, in the order of the shards; unreadable ones are left out."""
+        """Every image of this rank's part once, in the order of the shards, but unreadable ones.
+
+        Parts follow one another in the order of ranks. Batches are those of a single rank, where
+        the shards are counted.
+        """
         self.places.clear()
         for images, batch, failed in self._read(self._all()):
             kept = [place for place in range(len(batch)) if place not in failed]
             self.places += [batch[place].place for place in kept]
             if kept:
                 yield images[kept], self._labels(batch, kept)
-        self.images = len(self.places)
+        if self.ranks == 1:
+            self.images = len(self.places)
 
     def pictures(self, numbers: Sequence[int]) -> list[tuple[str, NDArray[np.uint8]]]:
         """Name and pixels, (H, W, 3), of images by their numbers in what `once` gave last."""
@@ -198,19 +200,38 @@ class ShardSplit:
         return torch.tensor([self.source.number_of(batch[place]) for place in places])
 
     def _all(self) -> Generator[list[Sample]]:
-        """All samples, grouped."""
-        counts = {shard: self.source.shards[shard].samples for shard in self.shards}
-        samples = (
-            sample
-            for shard, count in counts.items()
-            for sample in self.source.part(Piece(shard, 0, count))
-        )
+        """This rank's part of all samples, in groups."""
+        samples = (sample for piece in self._part() for sample in self.source.part(piece))
         ahead = Ahead(samples, weigh=weigh, room=AHEAD_BYTES)
         try:
             while group := list(islice(ahead, EVALUATION_BATCH)):
                 yield group
         finally:
             ahead.close()
+
+    def _part(self) -> list[Piece]:
+        """What this rank reads of all: groups that a single rank would read, or whole shards."""
+        counts = [self.source.shards[shard].samples for shard in self.shards]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            first, last = share(len(counts), self.rank, self.ranks)
+            return [Piece(shard) for shard in self.shards[first:last]]
+        groups = share(-(-sum(known) // EVALUATION_BATCH), self.rank, self.ranks)
+        first, last = (number * EVALUATION_BATCH for number in groups)
+        found, at = [], 0
+        for shard, count in zip(self.shards, known, strict=True):
+            start, stop = max(first - at, 0), min(last - at, count)
+            if start < stop:
+                found.append(Piece(shard, start, stop))
+            at += count
+        return found
+
+
+def share(count: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The first and the number after the last of a rank's part, as `Tensor.tensor_split` cuts."""
+    size, left = divmod(count, ranks)
+    first = rank * size + min(rank, left)
+    return first, first + size + (rank < left)
 
 
 def cut(samples: Generator[Sample], sizes: Sequence[int], name: str) -> Generator[list[Sample]]:

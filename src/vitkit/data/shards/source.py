@@ -191,7 +191,7 @@ def open_shards(
             "their number, or to [name, name, ...]"
         )
     return ShardSource(
-        data,
+        shown(data),
         index.classes,
         (),
         Encoded(limits),
