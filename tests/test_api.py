@@ -4,11 +4,13 @@ import importlib
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
@@ -429,3 +431,95 @@ def test_a_source_is_read_as_the_run_read_it(finished: vitkit.Run, colours: Path
     source = open_source(colours)
     answers = list(finished.load().stream(source))
     assert [answer.index for answer in answers] == list(range(60))
+
+
+# compare, corruptions
+
+
+@pytest.fixture(scope="module")
+def other(
+    colours: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> vitkit.Run:
+    """A run on the same images that holds out others of them."""
+    settings = tiny | {"seed": 5, "epochs": 2}
+    return vitkit.train(colours, out=tmp_path_factory.mktemp("runs") / "other", **settings)
+
+
+def held_out(run: vitkit.Run) -> set[str]:
+    rows = (run.directory / "split.csv").read_text().splitlines()[1:]
+    return {row.split(",")[0] for row in rows if row.endswith(",test")}
+
+
+def test_runs_that_split_the_data_in_two_ways_are_compared_on_what_both_hold_out(
+    finished: vitkit.Run, other: vitkit.Run, colours: Path
+) -> None:
+    common = held_out(finished) & held_out(other)
+    assert 0 < len(common) < len(held_out(finished)) == 12
+    result = vitkit.compare(finished.load(), other.load(), colours)
+    assert result.first.split == "test, what both runs hold out of it"
+    both, one, two, neither = (
+        *(result.both_right, result.only_first),
+        *(result.only_second, result.both_wrong),
+    )
+    assert both + one + two + neither == result.first.images == len(common)
+    source = open_source(colours)
+    inside = [i for i, sample in enumerate(source.samples) if sample.name in common]
+    for evaluation, run in ((result.first, finished), (result.second, other)):
+        answers = [run.load().predict(colours / source.samples[i].name)[0].label for i in inside]
+        truths = [source.classes[source.samples[i].label or 0] for i in inside]
+        assert evaluation.top1 == pytest.approx(accuracy_score(truths, answers))
+
+
+def test_of_a_run_and_a_checkpoint_the_run_knows_the_split(
+    finished: vitkit.Run, other: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(other.directory / "best", tmp_path / "alone")
+    for split, images in (("test", 12), ("val", 5)):
+        result = vitkit.compare(tmp_path / "alone", finished.directory, colours, split)
+        assert result.second.images == images
+        assert result.second == vitkit.evaluate(finished.load(), colours, split)
+    assert vitkit.compare(tmp_path / "alone", tmp_path / "alone", colours).first.images == 60
+
+
+def test_classes_may_stand_in_another_order(
+    finished: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    """The same model with its outputs turned round is the same model."""
+    turned = finished.load(device="cpu")
+    head = turned.model.get_submodule("head")
+    with torch.no_grad():
+        head.weight.copy_(head.weight[[2, 0, 1]])
+        head.bias.copy_(head.bias[[2, 0, 1]])
+    turned.classes = [turned.classes[i] for i in (2, 0, 1)]
+    result = vitkit.compare(finished.load(), turned, colours, "all")
+    assert (result.only_first, result.only_second, result.p_value) == (0, 0, 1)
+    assert result.first.top1 == result.second.top1
+
+
+def test_runs_that_hold_out_nothing_in_common(
+    finished: vitkit.Run, other: vitkit.Run, colours: Path, tmp_path: Path
+) -> None:
+    apart = tmp_path / "apart"
+    shutil.copytree(other.directory, apart)
+    rows = (apart / "split.csv").read_text().splitlines()
+    mine = held_out(finished)
+    changed = [
+        row[: -len("test")] + "train"
+        if row.split(",")[0] in mine and row.endswith(",test")
+        else row
+        for row in rows
+    ]
+    (apart / "split.csv").write_text("\n".join(changed) + "\n")
+    with pytest.raises(DataError, match="no image is in the split 'test' of both runs"):
+        vitkit.compare(finished.directory, apart, colours)
+
+
+def test_corruptions_leave_the_other_scores_as_they_are(
+    finished: vitkit.Run, colours: Path
+) -> None:
+    plain = vitkit.evaluate(finished.load(), colours)
+    tried = vitkit.evaluate(finished.load(), colours, corruptions=True)
+    assert plain.robustness is None and tried.robustness is not None
+    assert replace(tried, robustness=None) == plain
+    assert tried == vitkit.evaluate(finished.load(), colours, corruptions=True)
+    assert len(tried.robustness.kinds) == 17 and tried.robustness.image_size == (8, 8)

@@ -246,4 +246,4 @@ def test_robustness_of_both_is_shown(capsys: pytest.CaptureFixture[str]) -> None
     assert "B  t\\nwo" in out
     for letter in "AB":
         assert f"{letter}: top-1 on corrupted images; severities for 100 pixels, between" in out
-    assert out.count("fog          90.0%   70.0%   50.0%   30.0%   10.0%    50.0%") == 2
+    assert out.count("\nfog        90.0%   70.0%   50.0%   30.0%   10.0%    50.0%") == 2

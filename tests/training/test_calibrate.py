@@ -78,7 +78,7 @@ def test_a_second_look_changes_nothing(run: vitkit.Run, doubtful: Path) -> None:
 
 
 def test_few_images_say_too_little(finished: vitkit.Run) -> None:
-    """The usual run of these tests has 6 images to validate with."""
+    """The usual run of these tests has 5 images to validate with."""
     assert finished.load().temperature == 1
     assert finished.evaluation is not None
     assert finished.evaluation.ece_uncalibrated == finished.evaluation.ece

@@ -43,7 +43,7 @@ def evaluate(
     max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
-    """Score a model, or compare two: accuracy, calibration, intervals, robustness."""
+    """Score a model on images, or compare two on the same."""
     from vitkit import api
     from vitkit.data.sources import Limits
 

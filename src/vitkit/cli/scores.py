@@ -71,7 +71,7 @@ def robustness(borne: "Robustness") -> Iterator[str]:
     from vitkit.evaluation.corruptions.levels import in_words
 
     kinds = {kind.replace("_", " "): scores for kind, scores in borne.kinds.items()}
-    width = max(map(len, kinds))
+    width = max(map(len, ("severity", *kinds)))
     yield f"top-1 on corrupted images; {in_words(min(borne.image_size))}"
     numbers = "".join(f"{number:>8}" for number in range(1, len(borne.by_severity) + 1))
     yield f"{'severity':<{width}}{numbers}{'mean':>9}"
