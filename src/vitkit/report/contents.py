@@ -11,6 +11,7 @@ from vitkit.data.audit import DataSummary
 from vitkit.evaluation.metrics import Evaluation
 
 if TYPE_CHECKING:  # a page can be made without torch
+    from vitkit.report.findings import Shelf
     from vitkit.training.config import Setting
 
 HistoryRow = Mapping[str, Any]  # one epoch, as a line of metrics.jsonl
@@ -45,6 +46,8 @@ class Report:
     history: Sequence[HistoryRow] = ()
     mistakes: Sequence[Mistake] = ()  # any order
     samples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # class -> (h, w, 3) RGB
+    found: Sequence["Shelf"] = ()  # what a check of the images found
+    near_leaks: int = 0  # images to test on that are nearly the same as one of an earlier split
     settings: Sequence["Setting"] = ()  # resolved, in order
     environment: Mapping[str, str] = field(default_factory=dict)  # versions, device, threads
     seconds: float | None = None  # of training

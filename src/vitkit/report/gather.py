@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
+from vitkit.report.examine import doubt_labels, examine
+from vitkit.report.findings import shelves
 from vitkit.report.page import MISTAKES_SHOWN, SAMPLES_SHOWN
 from vitkit.training.environment import read_environment, settled
 from vitkit.training.run import Outcome
@@ -25,6 +27,12 @@ def gather(outcome: Outcome) -> Report:
     if outcome.evaluation is None:
         raise DataError("a run without a test or val split has nothing to report")
     prepared, history = outcome.prepared, outcome.run.metrics
+    check = examine(outcome)
+    found = (
+        []
+        if check is None
+        else shelves(check, doubt_labels(outcome), lambda row: picture(outcome, row))
+    )
     return Report(
         title=Path(prepared.source.name).name or prepared.source.name,
         model=prepared.resolved.settings.architecture,
@@ -35,6 +43,8 @@ def gather(outcome: Outcome) -> Report:
         history=history,
         mistakes=mistakes(outcome),
         samples=samples(outcome),
+        found=found,
+        near_leaks=0 if check is None else sum(not copy.exact for copy in check.leaks),
         settings=settled(prepared.resolved),
         environment=read_environment(outcome.run.directory),
         seconds=history[-1]["seconds"] if history else None,

@@ -27,6 +27,11 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
             f"{_count(data.leaks, 'image')} of val and test also in train: the model may be tested "
             "on what it has learned by heart, and the score is too high."
         )
+    if report.near_leaks:
+        found.append(
+            f"{_count(report.near_leaks, 'image')} to test on nearly the same as one that was "
+            "trained on or chosen by: the score may be a little too high."
+        )
     if data.conflicts:
         found.append(
             f"{_count(data.conflicts, 'image')} with a copy under another label: no model can "

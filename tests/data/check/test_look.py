@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from vitkit.data.audit import content_key
-from vitkit.data.check.look import MEASURES, look, measure, thumbnail
+from vitkit.data.check.look import MEASURES, look, look_at_fitted, measure, thumbnail
 from vitkit.data.sources import Sample, Source
 from vitkit.errors import ImageError
 
@@ -82,3 +82,21 @@ def test_every_sample_has_its_row() -> None:
     assert looks.shorter[readable].tolist() == [min(4 + row, 6) for row in readable]
     assert np.flatnonzero(np.isnan(looks.measures["side"])).tolist() == [70]
     assert looks.measures["side"][12] == pytest.approx((16 * 6) ** 0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fitted_images_are_seen_as_they_are_from_files(channels: int) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (300, channels, 32, 48), dtype=np.uint8)
+    keys = [None if row == 7 else b"%d" % row for row in range(300)]
+    looks = look_at_fitted(images, keys, [("7", "broken")])
+    assert looks.unreadable == (("7", "broken"),) and looks.keys == tuple(keys)
+    assert np.isnan(looks.measures["contrast"][7]) and set(looks.shorter) == {32}
+    assert np.isnan(looks.measures["side"]).all()
+    for row in (0, 255, 299):  # of two batches
+        pixels = np.broadcast_to(images[row].transpose(1, 2, 0), (32, 48, 3))
+        grey = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
+        assert np.abs(looks.thumbs[row].astype(int) - thumbnail(grey)).max() <= 1
+        for name, value in measured(grey).items():
+            if name not in ("side", "oblong"):
+                assert looks.measures[name][row] == pytest.approx(value, abs=4), name

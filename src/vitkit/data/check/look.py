@@ -1,8 +1,11 @@
 """One look at every image: what it contains, how large it is, a thumbnail, and a few measures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,6 +16,7 @@ from vitkit.progress import Listener, silent
 
 THUMB = 16  # pixels of a thumbnail's sides, whatever the image's proportions
 MEASURED = 256  # pixels of the longer side, about, that the measures are taken at
+FITTED = 256  # images of one size that are looked at together
 MEASURES = ("side", "oblong", "dark", "bright", "contrast", "edges")
 
 
@@ -86,3 +90,39 @@ def _edges(luma: NDArray[np.float32]) -> float:
     middle = luma[1:-1, 1:-1]
     around = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
     return float(np.percentile(np.abs(around - 4 * middle), 99))
+
+
+def look_at_fitted(
+    images: NDArray[np.uint8],
+    keys: Sequence[bytes | None],
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> Looks:
+    """The same of images that are decoded and brought to a model's size, (n, C, h, w).
+
+    Their own sizes are not known any more: those measures are NaN.
+    """
+    count = len(images)
+    thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
+    values = np.full((count, len(MEASURES)), np.nan)
+    for at in range(0, count, FITTED):
+        part = slice(at, at + FITTED)
+        luma = _luma(images[part])
+        pooled = F.adaptive_avg_pool2d(torch.from_numpy(luma)[:, None], THUMB)[:, 0]
+        thumbs[part] = pooled.round().numpy().astype(np.uint8)
+        flat = luma.reshape(len(luma), -1)
+        values[part, 2], values[part, 3] = np.percentile(flat, (98, 2), axis=1)
+        values[part, 4] = flat.std(axis=1, dtype=np.float64)
+        values[part, 5] = [_edges(one) for one in luma]
+    values[[key is None for key in keys]] = np.nan
+    measures = dict(zip(MEASURES, values.T.copy(), strict=True))
+    shorter = np.full(count, min(images.shape[2:]))
+    return Looks(tuple(keys), tuple(unreadable), thumbs, shorter, measures)
+
+
+def _luma(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey as Pillow has it: (n, C, h, w) -> (n, h, w), in 0 to 255."""
+    if images.shape[1] == 1:
+        return images[:, 0].astype(np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    luma: NDArray[np.float32] = np.einsum("nchw,c->nhw", images, weights, dtype=np.float32)
+    return luma

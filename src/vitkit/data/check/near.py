@@ -68,7 +68,7 @@ def near_pairs(
 
     `shorter` (n,) are the shorter sides of the images: of two the smaller one decides. Flat images
     are in no pair. Where different images of the set are much alike, as digits are, no limit is
-    above half of what parts one image in twenty from its fifth neighbour, or STRICT if that is more.
+    above half of what parts one image in twenty from its fifth neighbour, but for STRICT.
     """
     hashes, deviation = perceptual_hash(thumbs)
     rows = np.flatnonzero(deviation >= FLAT)
