@@ -25,10 +25,10 @@ from vitkit.progress import silent
 from vitkit.runtime.engine import Engine
 from vitkit.training.config import resolve
 from vitkit.training.dataset import read_dataset
-from vitkit.training.loop import predictions
 from vitkit.training.run import make_learner, prepare
 from vitkit.training.sampling import Examples, batches, steps_per_epoch
 from vitkit.training.schedule import Pace
+from vitkit.training.scoring import scores
 from vitkit.training.step import Learner, train_step
 
 WIDTH, DEPTH, HEADS, PATCH, SIDE, BATCH = 128, 4, 4, 4, 32, 128
@@ -158,7 +158,7 @@ def plain_accuracy(model: PlainViT, test: Examples) -> float:
 
 def our_accuracy(learner: Learner, test: Examples) -> float:
     engine = Engine(learner.predictor, learner.preprocess, device=learner.device)
-    answers = torch.cat([p.argmax(dim=1) for p, _ in predictions(engine, test)])
+    answers = scores(engine.probabilities, test)[0].argmax(dim=1)
     return float((answers == test.labels[test.rows]).float().mean())
 
 

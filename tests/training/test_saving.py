@@ -11,6 +11,7 @@ from vitkit.errors import CheckpointError, ConfigError
 from vitkit.models.backbone import Backbone
 from vitkit.training.checkpoint import BEST, LAST, PREVIOUS
 from vitkit.training.directory import METRICS
+from vitkit.training.distributed import SOLO
 from vitkit.training.position import Position
 from vitkit.training.saving import DEAREST, LONGEST, Every, Saver
 
@@ -50,6 +51,7 @@ class Learner:
 
     def __init__(self) -> None:
         self.predictor = Model(0)
+        self.group = SOLO
 
 
 class Model(int):

@@ -30,10 +30,13 @@ Result = TypeVar("Result")
 
 
 def default_workers() -> int:
-    """Threads that decode: as many as the cores this process may use, at most 16."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), 16)
-    return min(os.cpu_count() or 1, 16)
+    """Threads that decode: as many as the cores this process may use, at most 16.
+
+    The processes that torchrun starts on a machine share its cores.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    return max(min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 16), 1)
 
 
 def look_ahead(
@@ -69,10 +72,12 @@ def read_all(
     memory_gb: float | None = None,
     workers: int | None = None,
     listen: Listener = silent,
+    room: Callable[[tuple[int, ...]], Tensor] | None = None,
 ) -> InMemory:
     """Decode every sample once.
 
-    `memory_gb` bounds the result, by default at half of `available_memory`.
+    `memory_gb` bounds the result, by default at half of `available_memory`. `room` makes the uint8
+    tensor of a shape that is filled, by default a new one.
 
     Raises:
         DataError: the set does not fit.
@@ -80,7 +85,7 @@ def read_all(
     total = len(source.samples)
     shape = (total, preprocess.channels, *preprocess.image_size)
     _check_memory(shape, memory_gb)
-    images = torch.empty(shape, dtype=torch.uint8)
+    images = torch.empty(shape, dtype=torch.uint8) if room is None else room(shape)
     rows = images.numpy()
     keys: list[bytes | None] = [None] * total
 

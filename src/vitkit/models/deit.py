@@ -58,6 +58,10 @@ class DeiT(ViT):
         """Logits of the class head and of the distillation head: (B, P + N, D) -> 2 x (B, K)."""
         return self.head(self.pool(x)), self.head_dist(x[:, 1])
 
+    def forward_both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both heads: (B, C, H, W) -> 2 x (B, K)."""
+        return self.forward_heads(self.forward_features(x))
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Mean of both heads, (B, P + N, D) -> (B, K); with `pre_logits` of both tokens, (B, D)."""
         if not self.pooled:

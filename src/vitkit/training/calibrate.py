@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import torch
-
 from vitkit.classifier import Classifier
 from vitkit.evaluation.calibration import FEWEST, fit_temperature
 from vitkit.training.checkpoint import BEST, replacing_directory
+from vitkit.training.distributed import SOLO, Group
 from vitkit.training.sampling import Split
+from vitkit.training.scoring import scores
 
 
-def calibrate(directory: Path, classifier: Classifier, val: Split) -> None:
+def calibrate(directory: Path, classifier: Classifier, val: Split, group: Group = SOLO) -> None:
     """Fit the temperature of a run's `classifier` on `val`, and keep it with its best weights.
 
     With fewer than 50 images, or without best weights, all stays as it is.
@@ -21,10 +21,9 @@ def calibrate(directory: Path, classifier: Classifier, val: Split) -> None:
     if len(val) < FEWEST or not (directory / BEST).is_dir():
         return
     engine = classifier.engine
-    parts = [(engine.logits(images), labels) for images, labels in val.once()]
-    logits, labels = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-    temperature = fit_temperature(logits, labels)
-    if temperature != engine.temperature:
-        engine.temperature = temperature
+    logits, labels = (tensor.numpy() for tensor in scores(engine.logits, val, group))
+    temperature = group.of_first(fit_temperature(logits, labels))
+    changed, engine.temperature = temperature != engine.temperature, temperature
+    if changed and group.first:
         with replacing_directory(directory / BEST) as fresh:
             classifier.save(fresh)

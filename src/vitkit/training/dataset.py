@@ -18,7 +18,7 @@ from vitkit.data.audit import (
     summarise,
 )
 from vitkit.data.layout import SPLITS
-from vitkit.data.loader import fits, read_all, survey
+from vitkit.data.loader import available_memory, default_workers, fits, read_all, survey
 from vitkit.data.manifest import save_csv
 from vitkit.data.shards.hub import is_reference, open_hub
 from vitkit.data.shards.remote import is_url
@@ -29,10 +29,12 @@ from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
+from vitkit.training.distributed import SOLO, Group
 from vitkit.training.sampling import EVALUATION_BATCH, Examples, Split
 from vitkit.training.settings import DataSettings, TrainSettings
 from vitkit.training.shard_list import check_shards, read_shards, write_shards
 from vitkit.training.shards import ShardSplit
+from vitkit.training.shared_images import SHARING, read_together, survey_together
 
 Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
@@ -96,6 +98,7 @@ def read_dataset(
     resume: bool = False,
     allow_changes: bool = False,
     listen: Listener,
+    group: Group = SOLO,
 ) -> Dataset:
     """Decode all images and split them, with `resume` as the run in `directory` did.
 
@@ -104,23 +107,26 @@ def read_dataset(
 
     Images that memory does not hold are decoded again whenever they are needed.
 
-    A new run that too many unreadable images stop leaves the list of all in `directory`.
+    A new run that too many unreadable images stop leaves the list of all in `directory`. Of a
+    `group` every rank gets its own share of the same batches.
 
     Raises:
         DataError: too many images are unreadable, none of a class is left to train on, or the data
             is not what the resumed run was started with.
     """
     if isinstance(source, ShardSource):
-        shards, summary = read_shards(source, preprocess, settings)
+        shards, summary = read_shards(
+            source, preprocess, settings, rank=group.rank, ranks=group.ranks
+        )
         if directory is not None and resume and not allow_changes:
             check_shards(directory, source, shards)
         announce(summary, {name: len(part) for name, part in shards.items()}, listen)
         return Dataset(shards["train"].stream, shards, [], (), summary)
-    images, keys, unreadable = read_images(source, preprocess, settings, listen)
+    images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
     try:
         check_unreadable(unreadable, len(source.samples), limit=settings.data.max_unreadable)
     except DataError as error:
-        if directory is None or resume:  # a run has its own list there
+        if directory is None or resume or not group.first:  # a run has its own list there
             raise
         save_unreadable(directory, unreadable)
         raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
@@ -133,7 +139,8 @@ def read_dataset(
     examples = {}
     for name in SPLITS:
         rows = [i for i, split in enumerate(chosen) if split == name and keys[i] is not None]
-        examples[name] = Examples(images, labels, torch.tensor(rows, dtype=torch.int64))
+        numbers = torch.tensor(rows, dtype=torch.int64)
+        examples[name] = Examples(images, labels, numbers, group.rank, group.ranks)
     check_trained(source, examples["train"])
     summary = summarise(source, chosen, keys, unreadable)
     if settings.data.fraction < 1:
@@ -146,18 +153,34 @@ def read_dataset(
 
 
 def read_images(
-    source: Source, preprocess: Preprocess, settings: TrainSettings, listen: Listener
+    source: Source, preprocess: Preprocess, settings: TrainSettings, listen: Listener, group: Group
 ) -> tuple[Tensor | Stream, Keys, Unreadable]:
-    """The images of a source, what each contains, and which cannot be read."""
+    """The images of a source, what each contains, and which cannot be read.
+
+    One rank of a machine reads for all.
+    """
     data = settings.data
-    fit = data.loading == "memory" or fits(source, preprocess, data.memory_gb)
+    all_workers = data.workers or default_workers() * group.local_ranks
+    limit = data.memory_gb or available_memory() / 2e9
+    limit /= 1 if SHARING else group.local_ranks
+    fit = data.loading == "memory" or all(group.each(fits(source, preprocess, limit)))
     if data.loading == "stream" or not fit:
-        keys, unreadable = survey(source, workers=data.workers, listen=listen)
+        keys, unreadable = survey_together(
+            lambda: survey(source, workers=all_workers, listen=listen), group
+        )
         size = max(settings.batch_size, EVALUATION_BATCH)
         stream = Stream(source, preprocess, batch_size=size, workers=data.workers)
         return stream, keys, unreadable
-    memory = read_all(
-        source, preprocess, memory_gb=data.memory_gb, workers=data.workers, listen=listen
+    memory = read_together(
+        lambda room: read_all(
+            source,
+            preprocess,
+            memory_gb=data.memory_gb,
+            workers=all_workers,
+            listen=listen,
+            room=room,
+        ),
+        group,
     )
     return memory.images, memory.keys, memory.unreadable
 

@@ -40,6 +40,7 @@ FREE = (  # the result stays what it is
     "data.workers",
     "data.memory_gb",
     "checkpoint.every",
+    "parallel",
     "log",
 )
 FIXED = ("model.", "recipe", "init", "tune")  # what was made of them is in the weights already

@@ -16,6 +16,7 @@ from vitkit.errors import CheckpointError
 from vitkit.runtime.device import choose_device, choose_precision
 from vitkit.training.config import Resolved, Setting
 from vitkit.training.directory import ENVIRONMENT
+from vitkit.training.distributed import SOLO, Group
 from vitkit.training.settings import TrainSettings
 
 RESUMED = "resumed"  # under this key, what was different when the run went on
@@ -43,7 +44,9 @@ def settled(resolved: Resolved) -> list[Setting]:
     ]
 
 
-def describe_environment(device: torch.device, settings: TrainSettings) -> dict[str, str]:
+def describe_environment(
+    device: torch.device, settings: TrainSettings, group: Group = SOLO
+) -> dict[str, str]:
     """Versions, hardware and how it computes, as a report names them."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
@@ -55,6 +58,7 @@ def describe_environment(device: torch.device, settings: TrainSettings) -> dict[
         "device": f"{device} ({name})" if name else str(device),
         "precision": choose_precision(device, settings.precision),
         "threads": str(torch.get_num_threads()),
+        "ranks": str(group.ranks),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

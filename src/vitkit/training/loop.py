@@ -6,7 +6,7 @@ What a step does is in `step.py`, and which images it gets in `sampling.py`.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
 from vitkit.runtime.engine import Engine
+from vitkit.training.distributed import agreed
+from vitkit.training.parallel import is_sharded
 from vitkit.training.position import Position, Row
-from vitkit.training.sampling import Batch, Split, steps_per_epoch
+from vitkit.training.sampling import Split, sizes_of_batches, steps_per_epoch
 from vitkit.training.saving import Saver
 from vitkit.training.schedule import Pace, pace
+from vitkit.training.scoring import scores
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Learner, train_step
 from vitkit.training.tune import set_training_mode
@@ -41,14 +44,14 @@ def fit(
 
     What is reached is saved in between whenever that is due, but not at the end. After an epoch the
     `saver` gets its figures. By the clock, short epochs share a row; and time is left for the
-    `held_out` images to be scored.
+    `held_out` images to be scored. Of many ranks all take the same steps and end together.
 
     Raises:
         Diverged: too many steps in a row had no finite loss or gradient.
         CheckpointError: the disk does not take what is to be saved.
         ConfigError: the validation loss is not finite.
     """
-    settings, position = learner.settings, saver.position
+    settings, position, group = learner.settings, saver.position, learner.group
     steps = steps_per_epoch(len(train), settings)
 
     def now() -> Pace:
@@ -63,18 +66,19 @@ def fit(
             row = epoch_figures(learner, position, steps)
             row["val_loss"], row["val_top1"] = validate(learner, val)
             _check_finite(row["val_loss"], position, settings)
-            row["seconds"] = position.seconds = before + time.perf_counter() - started
+            took = agreed(group, time.perf_counter() - started).seconds
+            row["seconds"] = position.seconds = before + took
             is_best = row["val_top1"] is None or row["val_top1"] >= position.best_top1
             if is_best and row["val_top1"] is not None:
                 position.best_top1 = row["val_top1"]
             position.start_epoch()
             saver.add_row(row, is_best=is_best)
-            position.scoring_seconds = time.perf_counter() - started
+            position.scoring_seconds = agreed(group, time.perf_counter() - started).seconds
             position.seconds = before + position.scoring_seconds
             listen(_epoch_line(settings, row, now(), position.before + position.seconds))
-        elif saver.due():
+        elif agreed(group, save=saver.due()).save:
             saver.save()
-        if stop():
+        if agreed(group, stop=stop()).stop:
             return False
     return True
 
@@ -101,7 +105,7 @@ def train_epoch(
         Diverged: too many steps in a row had no finite loss.
     """
     settings, position = learner.settings, saver.position
-    steps = steps_per_epoch(len(train), settings)
+    steps, sizes = steps_per_epoch(len(train), settings), sizes_of_batches(len(train), settings)
     epoch, done = divmod(position.step, steps)
     sums = [position.loss_sum, position.correct]
     totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
@@ -109,12 +113,13 @@ def train_epoch(
     before = dataclasses.replace(position)
     set_training_mode(learner.model)
     shown = train.epoch(settings, epoch, done=done)
-    for left, (images, labels) in zip(range(steps - done)[::-1], shown, strict=True):
-        result = train_step(learner, images, labels, now())
+    for left, size, batch in zip(range(steps - done)[::-1], sizes[done:], shown, strict=True):
+        result = train_step(learner, *batch, now(), size=size)
         if result.finite:
             totals += result.totals
-        count_step(position, len(images), result.finite, settings)
-        moment = time.perf_counter()
+        count_step(position, size, result.finite, settings)
+        said = agreed(learner.group, time.perf_counter() - started, stop=stop(), save=saver.due())
+        moment = started + said.seconds
         position.seconds = before.seconds + moment - started
         position.epoch_seconds = before.epoch_seconds + moment - started
         position.image_seconds = position.epoch_seconds / position.seen
@@ -126,11 +131,10 @@ def train_epoch(
             listen(_progress(settings, train, epoch, position, now(), rate))
         if is_last:
             return True
-        stopped = stop()
-        if stopped or saver.due():
+        if said.stop or said.save:
             position.loss_sum, position.correct = totals.tolist()
             saver.save()
-        if stopped:
+        if said.stop:
             return False
     return True
 
@@ -198,15 +202,11 @@ def validate(learner: Learner, val: Split) -> tuple[float | None, float | None]:
     engine = Engine(
         learner.predictor, learner.preprocess, device=learner.device, precision=precision
     )
-    probabilities, labels = map(torch.cat, zip(*predictions(engine, val), strict=True))
+    size = (1, learner.preprocess.channels, *learner.preprocess.image_size)
+    blank = torch.zeros(size, dtype=torch.uint8) if is_sharded(learner.predictor) else None
+    probabilities, labels = scores(engine.probabilities, val, learner.group, blank=blank)
     loss = F.nll_loss(probabilities.clamp_min(1e-12).log(), labels)
     return loss.item(), (probabilities.argmax(dim=-1) == labels).float().mean().item()
-
-
-def predictions(engine: Engine, split: Split) -> Iterator[Batch]:
-    """Probabilities of a split batch by batch, (B, K), in the order of its data, and the labels."""
-    for images, labels in split.once():
-        yield engine.probabilities(images), labels
 
 
 def _phase(settings: TrainSettings, epoch: int) -> str:

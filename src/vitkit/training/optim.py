@@ -52,7 +52,8 @@ def make_optimizer(
             return LAMB(groups, lr, betas=betas, weight_decay=weight_decay)
         case "sgd":
             speed = 0.9 if momentum is None else momentum
-            return torch.optim.SGD(groups, lr, speed, weight_decay=weight_decay, fused=True)
+            fused = not hasattr(groups[0]["params"][0], "full_tensor")  # torch has none for shards
+            return torch.optim.SGD(groups, lr, speed, weight_decay=weight_decay, fused=fused)
         case "muon":
             speed = 0.95 if momentum is None else momentum
             return MuonAdamW(groups, lr, betas=betas, weight_decay=weight_decay, momentum=speed)

@@ -1,6 +1,7 @@
 """A run from data to a finished directory: read, split, build, train, evaluate."""
 
 import contextlib
+import copy
 import json
 import os
 import time
@@ -37,16 +38,18 @@ from vitkit.training.dataset import (
 )
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.distill import Teacher, load_teacher
+from vitkit.training.distributed import SOLO, Group, check_device, joined
 from vitkit.training.doubts import doubts
 from vitkit.training.ema import WeightAverage
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
 from vitkit.training.logs import check_installed, sending
-from vitkit.training.loop import Diverged, fit, predictions
+from vitkit.training.loop import Diverged, fit
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
+from vitkit.training.parallel import alike, averaging
 from vitkit.training.position import Position
-from vitkit.training.sampling import Batch
 from vitkit.training.saving import Every, Saver
+from vitkit.training.scoring import scores
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights import store
@@ -66,6 +69,7 @@ class Prepared:
     device: torch.device
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()  # what a person should know before it begins, as lines
+    group: Group = SOLO  # those who train it together
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ def prepare(
     *,
     resume: bool = False,
     listen: Listener = silent,
+    group: Group = SOLO,
 ) -> Prepared:
     """Check everything that can be checked without decoding an image.
 
@@ -114,7 +119,8 @@ def prepare(
     check_installed(settings.log)
     if settings.checkpoint.every is not None:
         Every.parse(settings.checkpoint.every)
-    check_memory(config, settings, device)
+    check_device(device, group)
+    check_memory(config, settings, device, group)
     teacher = None
     if settings.distill.teacher is not None:
         teacher = load_teacher(settings.distill.teacher, source.classes, preprocess, device)
@@ -122,7 +128,8 @@ def prepare(
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
     notes += doubts(settings, config, settings.data.epoch_images or source.trained_on)
-    return Prepared(resolved, source, preprocess, model.to(device), device, teacher, tuple(notes))
+    model = model.to(device)
+    return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group)
 
 
 def make_model(
@@ -167,19 +174,23 @@ def train(
     """Train in a new directory, or go on in it with `resume`; `stop` is asked after every step.
 
     Without a `directory` one is made under `runs/`. With `allow_changes` a resumed run takes other
-    data than it was started with.
+    data than it was started with. Started by torchrun, all ranks train together; the first one
+    writes.
 
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.
     """
     started = time.perf_counter()
-    prepared = prepare(data, resolved, resume=resume, listen=listen)
-    directory = directory or new_directory(prepared.source.name, resolved)
-    with (
-        own_state(resolved.settings),
-        claimed(directory, resume),
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(joined())
+        prepared = prepare(data, resolved, resume=resume, listen=listen, group=group)
+        if directory is None:
+            made = new_directory(prepared.source.name, resolved) if group.first else Path()
+            directory = group.of_first(made)
+        stack.enter_context(own_state(resolved.settings))
+        if group.first:
+            stack.enter_context(claimed(directory, resume))
+        group.wait()
         dataset = read_dataset(
             prepared.source,
             prepared.preprocess,
@@ -188,22 +199,31 @@ def train(
             resume=resume,
             allow_changes=allow_changes,
             listen=listen,
+            group=group,
         )
         stack.callback(dataset.close)
-        if not resume or allow_changes:
+        group.wait()  # until all have read what is now written
+        if group.first and (not resume or allow_changes):
             write_dataset(directory, prepared.source, dataset)
-        environment = describe_environment(prepared.device, resolved.settings)
-        write = note_resumption if resume else write_environment
-        write(directory, {"data": prepared.source.name, **environment})
-        whole_file.write(directory / files.CONFIG, resolved.to_yaml())  # the mark of a run
+        if group.first:
+            note_begin(directory, prepared, resume)
         for note in prepared.notes:
             listen(Progress("note", 0, 0, {"": note}, final=True))
-        position = Position(before=time.perf_counter() - started)
+        position = Position(before=group.of_first(time.perf_counter() - started))
         finished = train_prepared(prepared, dataset, directory, position, resume, listen, stop)
         run = Run(directory, finished)
         if not finished:
             return Outcome(run, prepared, dataset)
         return evaluate_run(run, prepared, dataset, listen)
+
+
+def note_begin(directory: Path, prepared: Prepared, resume: bool) -> None:
+    """Keep in a run's directory under which settings it works from now on, and where."""
+    settings = prepared.resolved.settings
+    environment = describe_environment(prepared.device, settings, prepared.group)
+    write = note_resumption if resume else write_environment
+    write(directory, {"data": prepared.source.name, **environment})
+    whole_file.write(directory / files.CONFIG, prepared.resolved.to_yaml())  # the mark of a run
 
 
 @contextlib.contextmanager
@@ -242,7 +262,8 @@ def train_prepared(
     learner = make_learner(prepared, cropped=not splits["train"].in_memory)
     done = go_on(directory, learner, listen) if resume else None
     position = done or position
-    keep_metrics(directory / files.METRICS, position.step)
+    if learner.group.first:
+        keep_metrics(directory / files.METRICS, position.step)
     saver = Saver(
         directory,
         learner,
@@ -278,18 +299,20 @@ def train_prepared(
 def go_on(directory: Path, learner: Learner, listen: Listener) -> Position | None:
     """Put a learner where its run stands, by the newest whole checkpoint; None: there is none.
 
-    What is damaged is said.
+    What is damaged is said. The first rank looks, and all read what it finds.
 
     Raises:
         CheckpointError: all are damaged, or of another model.
     """
-    checkpoint, said = newest(directory)
+    group = learner.group
+    checkpoint, said = group.of_first(newest(directory) if group.first else (None, ""))
     if said:
         listen(Progress("note", 0, 0, {"": said}, final=True))
     if checkpoint is None:
         return None
     position = load_state(checkpoint, learner)
-    wrong = fault(directory / BEST) if position.best_top1 >= 0 else None
+    scored = group.first and position.best_top1 >= 0
+    wrong = group.of_first(fault(directory / BEST) if scored else None)
     if wrong is not None:
         said = f"{BEST}/ is damaged ({wrong}): the best epoch from here on takes its place"
         listen(Progress("note", 0, 0, {"": said}, final=True))
@@ -299,51 +322,71 @@ def go_on(directory: Path, learner: Learner, listen: Listener) -> Position | Non
 
 def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
     """The model with its optimiser, weight average and teacher; images may come `cropped`."""
-    settings, model = prepared.resolved.settings, prepared.model
-    network: Network = Heads(model, taught=prepared.teacher is not None)
+    settings, model, group = prepared.resolved.settings, prepared.model, prepared.group
+    alike(model, group)
+    average = WeightAverage(model, settings.ema) if settings.ema else None
+    plain = None
+    if settings.parallel == "fsdp" and group.ranks > 1:
+        from vitkit.training.sharding import shard
+
+        plain = copy.deepcopy(model).cpu() if group.first else None
+        for whole in (model, average.model) if average is not None else (model,):
+            shard(whole, group)
+    optimizer = make_optimizer(
+        model,
+        name=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        betas=settings.betas,
+        momentum=settings.momentum,
+        muon_lr=settings.muon_lr,
+        layer_decay=settings.layer_decay,
+    )
+    heads = Heads(model, taught=prepared.teacher is not None)
     if settings.compile:
-        network = torch.compile(network)
+        heads.compile()
+    network: Network = averaging(heads, model, group)
     return Learner(
         model=model,
         network=network,
-        optimizer=make_optimizer(
-            model,
-            name=settings.optimizer,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            betas=settings.betas,
-            momentum=settings.momentum,
-            muon_lr=settings.muon_lr,
-            layer_decay=settings.layer_decay,
-        ),
+        optimizer=optimizer,
         scaler=torch.amp.GradScaler(prepared.device.type, enabled=settings.precision == "fp16"),
-        average=WeightAverage(model, settings.ema) if settings.ema else None,
+        average=average,
         teacher=prepared.teacher,
         preprocess=prepared.preprocess,
         device=prepared.device,
         settings=settings,
         cropped=cropped,
+        group=group,
+        plain=plain,
     )
 
 
 def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listener) -> Outcome:
     """Score the best weights on the test split, or on val where there is no test split.
 
-    Progress of the phase `EVALUATE` tells that training is over, before anything is scored.
+    Progress of the phase `EVALUATE` tells that training is over, before anything is scored. The
+    scores are the first rank's to make, of all ranks' answers.
     """
+    group = prepared.group
+    group.wait()  # until the first one has written the weights
     split = next((name for name in ("test", "val") if len(dataset.examples[name])), "")
     if not split:
         return Outcome(run, prepared, dataset)
     examples = dataset.examples[split]
     listen(Progress(EVALUATE, 0, len(examples)))
     classifier = load(run.directory, device=str(prepared.device))
-    calibrate(run.directory, classifier, dataset.examples["val"])
+    calibrate(run.directory, classifier, dataset.examples["val"], group)
     engine = classifier.engine
-    parts: list[Batch] = []
-    for part in predictions(engine, examples):
-        parts.append(part)
-        listen(Progress(EVALUATE, sum(len(labels) for _, labels in parts), len(examples)))
-    probabilities, labels = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+
+    def told(images: int) -> None:
+        listen(Progress(EVALUATE, images, len(examples)))
+
+    answers = scores(engine.probabilities, examples, group, told=told)
+    probabilities, labels = (tensor.numpy() for tensor in answers)
+    outcome = Outcome(run, prepared, dataset, split, None, probabilities, labels)
+    if not group.first:
+        return outcome
     evaluation = evaluate_predictions(
         probabilities, labels, prepared.source.classes, temperature=engine.temperature
     )
@@ -353,4 +396,4 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
     text = json.dumps(evaluation.to_json(), indent=2)
     whole_file.write(run.directory / files.EVALUATION, text + "\n")
     save_unreadable(run.directory, dataset.account().unreadable)
-    return Outcome(run, prepared, dataset, split, evaluation, probabilities, labels)
+    return replace(outcome, evaluation=evaluation)

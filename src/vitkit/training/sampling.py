@@ -30,11 +30,11 @@ class Split(Protocol):
         ...
 
     def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch to train on, in its own order, without the first `done`."""
+        """This rank's shares of the batches of an epoch to train on, without the first `done`."""
         ...
 
     def once(self) -> Iterator[Batch]:
-        """Every image once, in the order of the data, to be scored."""
+        """Every image once, to be scored; of many ranks each has a part, in the order of ranks."""
         ...
 
 
@@ -45,6 +45,8 @@ class Examples:
     images: Tensor | Stream  # (N, C, h, w) uint8, shared by all splits
     labels: Tensor  # (N,) int64
     rows: Tensor  # (n,) int64, the rows of this split
+    rank: int = 0  # who reads them, of so many, each a share
+    ranks: int = 1
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,18 +57,29 @@ class Examples:
         return isinstance(self.images, Tensor)
 
     def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch to train on, without the first `done`.
+        """This rank's shares of the batches of an epoch to train on, without the first `done`.
 
-        Images that are read only now are cropped on the way, at random by the seed and the number
-        of the step; those in memory are not.
+        Images that are read only now are cropped on the way, at random by the seed, the number of
+        the step and the rank; those in memory are not.
+
+        Raises:
+            ConfigError: a batch has fewer images than there are ranks.
         """
         plan = batches(self, settings, number)
+        check_shares(min(map(len, plan)), self.ranks)
         first = number * len(plan) + done
-        return self.read(plan[done:], crop=settings.augment.crop, seed=settings.seed, first=first)
+        mine = [rows.tensor_split(self.ranks)[self.rank] for rows in plan[done:]]
+        seed = settings.seed + (self.rank << 32)  # ranks crop by random numbers of their own
+        return self.read(mine, crop=settings.augment.crop, seed=seed, first=first)
 
     def once(self) -> Iterator[Batch]:
-        """Every image once, in the order of the rows."""
-        return self.read(self.rows.split(EVALUATION_BATCH))
+        """Every image of this rank's part once, in the order of the rows.
+
+        Batches are those of a single rank, so that all is scored to the bit as there.
+        """
+        plan = self.rows.split(EVALUATION_BATCH) if len(self) else ()
+        mine = torch.arange(len(plan)).tensor_split(self.ranks)[self.rank]
+        return self.read([plan[number] for number in mine.tolist()])
 
     def read(
         self,

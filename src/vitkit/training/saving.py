@@ -21,6 +21,8 @@ from vitkit.training.checkpoint import (
     writing,
 )
 from vitkit.training.directory import METRICS
+from vitkit.training.distributed import agreed
+from vitkit.training.parallel import is_sharded
 from vitkit.training.position import Position, Row
 from vitkit.training.step import Learner
 from vitkit.whole_file import sync
@@ -60,6 +62,8 @@ class Saver:
     Without `every` the end of an epoch is saved, and after ten minutes any step, unless the last
     time took more than 2 % of the time since. The best weights stay in memory until then: a run
     that dies before goes on from `last/`, and comes to the same weights again.
+
+    All ranks of a run ask the same of theirs, as each may hold a part; the first one writes.
     """
 
     directory: Path
@@ -68,7 +72,7 @@ class Saver:
     write: Callable[[Path, Backbone], None]  # puts a model to predict with into a directory
     every: Every | None = None
     tell: Callable[[Row], None] = lambda row: None  # hears of every row too
-    best: Backbone | None = None  # better than what `best/` holds
+    best: Backbone | None = None  # better than what `best/` holds; of use to the first rank only
     saved_step: int = -1
     saved_at: float = field(default_factory=time.monotonic)
     cost: float = 0.0  # seconds that it took the last time
@@ -91,14 +95,16 @@ class Saver:
         Raises:
             CheckpointError: the disk does not take it.
         """
-        path = self.directory / METRICS
-        with writing(path), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        self.tell(row)
-        due = self.due(epoch=row["epoch"])
+        group = self.learner.group
+        if group.first:
+            path = self.directory / METRICS
+            with writing(path), open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self.tell(row)
+        due = agreed(group, save=self.due(epoch=row["epoch"])).save
         if is_best:
-            best = tune.merge_lora(self.learner.predictor)
-            self.best = best if due else copy.deepcopy(best).cpu()
+            best = self.predictor()
+            self.best = best if due or not group.first else copy.deepcopy(best).cpu()
         if due:
             self.save()
 
@@ -111,17 +117,38 @@ class Saver:
         if self.position.step == self.saved_step and self.best is None:
             return
         started = time.monotonic()
+        if self.learner.group.first:
+            self._write()
+        elif is_sharded(self.learner.model):  # of which the first one writes this rank's part too
+            self.predictor()
+            save_state(None, self.learner, self.position)
+        self.best = None
+        self.saved_step, self.saved_at = self.position.step, time.monotonic()
+        self.cost = self.saved_at - started
+
+    def _write(self) -> None:
         if self.best is not None:
             with replacing_directory(self.directory / BEST) as fresh:
                 self.write(fresh, self.best)
-            self.best = None
         metrics = self.directory / METRICS
         if metrics.exists():
             with writing(metrics):
                 sync(metrics)
         last, previous = self.directory / LAST, self.directory / PREVIOUS
         with replacing_directory(last, keep=previous) as fresh:
-            self.write(fresh, tune.merge_lora(self.learner.predictor))
+            self.write(fresh, self.predictor())
             save_state(fresh, self.learner, self.position)
-        self.saved_step, self.saved_at = self.position.step, time.monotonic()
-        self.cost = self.saved_at - started
+
+    def predictor(self) -> Backbone:
+        """The weights to predict with, whole and without adapters, on the first rank."""
+        learner = self.learner
+        model = learner.predictor
+        if is_sharded(model):
+            from vitkit.training.sharding import whole
+
+            state = whole(model.state_dict(), keep=learner.group.first)
+            if learner.plain is None:
+                return model
+            model = learner.plain
+            model.load_state_dict(state)
+        return tune.merge_lora(model)

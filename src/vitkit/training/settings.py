@@ -167,6 +167,7 @@ class TrainSettings(Section):
     minutes: Positive | None = None  # of reading, training and scoring; then epochs do not count
     batch_size: Count = 128  # images to a step of the optimiser
     accumulate: Count = 1  # parts that a batch is computed in
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of many ranks each has the model, or a part of it
     optimizer: Literal["adamw", "lamb", "sgd", "muon"] = "adamw"
     lr: Positive = 1e-3  # the highest learning rate
     muon_lr: Positive | None = None  # that of muon's matrices; None: lr

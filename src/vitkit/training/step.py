@@ -14,12 +14,16 @@ from vitkit.models.backbone import Backbone
 from vitkit.models.deit import DeiT
 from vitkit.runtime.device import autocast
 from vitkit.training.distill import Teacher
+from vitkit.training.distributed import SOLO, Group
 from vitkit.training.ema import WeightAverage
 from vitkit.training.losses import loss_of
+from vitkit.training.parallel import exchanging, running_statistics
 from vitkit.training.schedule import Pace, learning_rate
 from vitkit.training.settings import TrainSettings
 
 Network = Callable[[Tensor], tuple[Tensor, ...]]
+
+APART = 998_244_353  # between the random seeds of ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Learner:
     device: torch.device
     settings: TrainSettings
     cropped: bool = False  # images are cropped at random before they come
+    group: Group = SOLO  # those who take the same steps
+    plain: Backbone | None = None  # where the model is sharded, a whole one on the first rank
 
     @property
     def predictor(self) -> Backbone:
@@ -54,7 +60,7 @@ class Heads(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.two:
             assert isinstance(self.model, DeiT)
-            return self.model.forward_heads(self.model.forward_features(x))
+            return self.model.forward_both(x)
         return (self.model(x),)
 
 
@@ -62,30 +68,41 @@ class Heads(nn.Module):
 class Result:
     """What a step gave."""
 
-    totals: Tensor  # (2,) sums of the batch's losses and of its hits, on the device
+    totals: Tensor  # (2,) sums of the whole batch's losses and of its hits, on the device
     finite: bool  # False: loss or gradient was not, and nothing was learned
 
 
-def train_step(learner: Learner, images: Tensor, labels: Tensor, pace: Pace) -> Result:
+def train_step(
+    learner: Learner, images: Tensor, labels: Tensor, pace: Pace, *, size: int | None = None
+) -> Result:
     """Learn from one batch, (B, C, h, w) uint8 and (B,), on any device.
 
-    A step whose loss or gradient is not finite changes nothing.
+    Of many ranks each gets its share, and all learn from the whole, which has `size` images. A step
+    whose loss or gradient is not finite on one of them changes nothing.
     """
-    settings, optimizer = learner.settings, learner.optimizer
-    torch.manual_seed((settings.seed + 1) * 1_000_000_007 + pace.step)  # what is drawn below
+    settings, optimizer, group = learner.settings, learner.optimizer, learner.group
+    size = len(images) if size is None else size
+    seed = (settings.seed + 1) * 1_000_000_007 + pace.step + group.rank * APART
+    torch.manual_seed(seed)  # what is drawn below
     set_rate(optimizer, learning_rate(settings, pace))
     statistics = [buffer.clone() for buffer in learner.model.buffers()]
     totals = torch.zeros(2, device=learner.device)
     optimizer.zero_grad(set_to_none=True)
-    count = min(settings.accumulate, len(images))
-    for some, their in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
-        totals += backward(learner, some, their, pace, share=len(some) / len(images))
+    count = min(settings.accumulate, size // group.ranks)  # as many parts on every rank
+    parts = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
+    for number, (some, their) in enumerate(parts, 1):
+        share = len(some) * group.ranks / size  # of the mean over ranks that gradients become
+        with exchanging(learner.network, learner.model, number == count):
+            totals += backward(learner, some, their, pace, share=share)
+    group.sum(totals)
     learner.scaler.unscale_(optimizer)
     limit = settings.clip_grad or torch.inf
     norm = nn.utils.clip_grad_norm_(learner.model.parameters(), limit)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards
     finite = bool(torch.isfinite(norm + totals[0]))
     if finite:
         learner.scaler.step(optimizer)
+        group.follow_first(running_statistics(learner.model))
         if learner.average is not None:
             learner.average.update(learner.model, pace.step)
     else:
