@@ -15,7 +15,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder or .zip of class folders, a .csv or .jsonl manifest, `digits` or `shapes`.",
+        help="A folder or .zip of class folders, a .csv or .jsonl manifest, .tar shards, `digits` "
+        "or `shapes`; to train on, URLs of shards and hf-datasets:owner/name too.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and only that.")]

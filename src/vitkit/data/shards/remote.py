@@ -23,8 +23,8 @@ JUMP = 1 << 22  # bytes that are rather asked past than read and thrown away
 class Patience:
     """How long a server that fails is tried."""
 
-    tries: int = 8  # in a row, with less than `progress` between them
-    wait: float = 0.5  # seconds before the second, then twice as long each time
+    tries: int = 10  # in a row, with less than `progress` between them
+    wait: float = 0.1  # seconds before the second, then twice as long each time
     longest: float = 8.0  # seconds
     timeout: float = 30.0  # seconds without a byte
     progress: int = 65_536  # bytes that make up for a failure

@@ -19,7 +19,7 @@ from vitkit.data.sources import DEFAULT_LIMITS, Limits, Source
 from vitkit.data.view import Viewer
 from vitkit.errors import DataError, ImageError
 
-TRIES = 4  # of a server before training: who gave a wrong address learns it after 4 seconds
+TRIES = 4  # of a server before training: who gave a wrong address learns it after a second
 
 
 class Shards(Protocol):
