@@ -24,7 +24,8 @@ from vitkit.progress import Listener, Progress, silent
 from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training.config import Resolved
-from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings
+from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings, to_resume
+from vitkit.training.distributed import joined
 from vitkit.training.plan import plan
 from vitkit.training.run import train as train_resolved
 from vitkit.training.sampling import EVALUATION_BATCH
@@ -62,24 +63,24 @@ def train(
     """
     named = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
     settings = {key: str(value) for key, value in named.items() if value} | overrides
-    if resume and out is None:
-        raise ConfigError("resume=True needs out, the directory of the run to go on with")
-    if resume and out is not None:
-        resolved = resumed_settings(
-            Path(out), settings, allow_changes=allow_changes, origin="argument"
-        )
-    else:
-        resolved = plan(data, settings, origin="argument", listen=listen)
     directory = None if out is None else Path(out)
-    return train_and_report(
-        data,
-        resolved,
-        directory,
-        resume=resume,
-        allow_changes=allow_changes,
-        listen=listen,
-        stop=stop,
-    )
+    with joined() as group:
+        resume = to_resume(directory, resume, group)
+        if resume and directory is not None:
+            resolved = resumed_settings(
+                directory, settings, allow_changes=allow_changes, origin="argument"
+            )
+        else:
+            resolved = plan(data, settings, origin="argument", listen=listen)
+        return train_and_report(
+            data,
+            group.of_first(resolved),
+            directory,
+            resume=resume,
+            allow_changes=allow_changes,
+            listen=listen,
+            stop=stop,
+        )
 
 
 def train_and_report(
@@ -92,18 +93,23 @@ def train_and_report(
     listen: Listener = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Train with resolved settings, in a new directory under `runs/` if None, and report."""
-    outcome = train_resolved(
-        data,
-        resolved,
-        directory=directory,
-        resume=resume,
-        allow_changes=allow_changes,
-        listen=listen,
-        stop=stop,
-    )
-    if outcome.evaluation is not None:
-        write_report(outcome.run.directory / REPORT, gather(outcome))
+    """Train with resolved settings, in a new directory under `runs/` if None, and report.
+
+    Of many ranks the first has the evaluation, and reports; all return when that is done.
+    """
+    with joined() as group:
+        outcome = train_resolved(
+            data,
+            resolved,
+            directory=directory,
+            resume=resume,
+            allow_changes=allow_changes,
+            listen=listen,
+            stop=stop,
+        )
+        if outcome.evaluation is not None:
+            write_report(outcome.run.directory / REPORT, gather(outcome))
+        group.wait()
     return outcome.run
 
 

@@ -1,6 +1,7 @@
 """The `vitkit` command: what is common to all of its subcommands."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -90,8 +91,14 @@ def main() -> None:
         line = str(error) if isinstance(error, VitkitError) else circumstance(error)
         if debug or line is None:
             raise
-        warn(" ".join(line.split()))
+        warn(" ".join(f"{whose()}{line}".split()))
         sys.exit(2)
+
+
+def whose() -> str:
+    """Which of the processes that torchrun has started speaks."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    return f"rank {os.environ['RANK']}: " if ranks > 1 else ""
 
 
 def without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

@@ -16,16 +16,17 @@ PLAIN_EVERY = 10.0  # seconds between lines of a phase where there is no termina
 class Screen:
     """Shows progress; a context manager, so that the bar is gone afterwards.
 
-    The bar comes with the first progress: until then the terminal is free for results.
+    The bar comes with the first progress: until then the terminal is free for results. A `quiet`
+    one shows nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         # Here: a command that only prints its help does without rich.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.bar = Bar(
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=20, complete_style="cyan", finished_style="cyan"),

@@ -60,7 +60,8 @@ def train(
     """Train a classifier on a folder of images."""
     from vitkit.errors import ConfigError
     from vitkit.training.config import parse
-    from vitkit.training.directory import check_directory, resumed_settings
+    from vitkit.training.directory import check_directory, resumed_settings, to_resume
+    from vitkit.training.distributed import joined
     from vitkit.training.plan import plan
     from vitkit.training.run import prepare
 
@@ -68,18 +69,23 @@ def train(
     overrides = {**{key: value for key, value in options.items() if value}, **parse(settings or [])}
     if allow_changes and not resume:
         raise ConfigError("--allow-changes goes with --resume; a new run has nothing to change")
-    if resume and out is None:
-        raise ConfigError("--resume needs --out, the directory of the run to go on with")
-    if resume and out is not None:
-        resolved = resumed_settings(out, overrides, allow_changes=allow_changes)
-    else:
-        resolved = plan(data, overrides)
-    if dry_run:
+    with joined() as group:
+        resume = to_resume(out, resume, group)
+        if resume and out is not None:
+            resolved = resumed_settings(out, overrides, allow_changes=allow_changes)
+        else:
+            resolved = plan(data, overrides)
+        resolved = group.of_first(resolved)
+        if not dry_run:
+            run_and_show(
+                data, resolved, out, resume=resume, allow_changes=allow_changes, as_json=as_json
+            )
+            return
         if out is not None:
             check_directory(out, resume)
-        show_plan(prepare(data, resolved), as_json=as_json)
-        return
-    run_and_show(data, resolved, out, resume=resume, allow_changes=allow_changes, as_json=as_json)
+        prepared = prepare(data, resolved, group=group)
+        if group.first:
+            show_plan(prepared, as_json=as_json)
 
 
 def run_and_show(
@@ -91,14 +97,16 @@ def run_and_show(
     allow_changes: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Train behind a progress bar and print where the result is.
+    """Train behind a progress bar and print where the result is; of many ranks only the first does.
 
     Exit code 130 if interrupted, 1 if images were left out.
     """
     from vitkit import api
+    from vitkit.training.distributed import here
     from vitkit.training.run import EVALUATE
 
-    with Screen() as screen, interruptible(screen) as stop:
+    first = here().first
+    with Screen(quiet=not first) as screen, interruptible(screen) as stop:
         shown = False
 
         def listen(progress: Progress) -> None:
@@ -123,6 +131,8 @@ def run_and_show(
         again = shlex.join(["vitkit", "train", data, "--out", str(run.directory), "--resume"])
         screen.say(f"interrupted and saved; to go on:\n  {again}")
         raise typer.Exit(130)
+    if not first:
+        return
     if as_json:
         scores = run.evaluation.to_json() if run.evaluation is not None else {}
         typer.echo(json.dumps({"directory": str(run.directory), **scores}, indent=2))

@@ -29,6 +29,7 @@ from vitkit.training.config import (
     parse,
     resolve,
 )
+from vitkit.training.distributed import Group, restarts
 from vitkit.training.position import Row
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
@@ -113,6 +114,20 @@ def _in_utf8(text: str) -> str:
 def left_behind(directory: Path) -> bool:
     """Whether nothing is there but the list of images that stopped a run before it began."""
     return directory.is_dir() and [path.name for path in directory.iterdir()] == [UNREADABLE]
+
+
+def to_resume(directory: Path | None, resume: bool, group: Group) -> bool:
+    """Whether to go on with a run: it is asked for, or torchrun has started the ranks again.
+
+    Raises:
+        ConfigError: there would be no directory to find it in.
+    """
+    again, allowed = restarts()
+    if directory is None and (resume or allowed):
+        what = "--resume" if resume else "torchrun --max-restarts"
+        raise ConfigError(f"{what} needs --out, the directory of the run to go on with")
+    begun = again > 0 and directory is not None and (directory / CONFIG).is_file()
+    return resume or group.of_first(begun)
 
 
 @contextlib.contextmanager

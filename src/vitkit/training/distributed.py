@@ -102,9 +102,12 @@ def agreed(group: Group, seconds: float = 0.0, *, stop: bool = False, save: bool
     return Agreed(total[0], total[1] > 0, total[2] > 0)
 
 
-def launched() -> bool:
-    """Whether torchrun has started this process as one of several."""
-    return all(name in os.environ for name in VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+def here() -> Group:
+    """What torchrun says of this process; `SOLO` if it has not started it, or it alone."""
+    if not all(name in os.environ for name in VARIABLES):
+        return SOLO
+    group = Group(*(int(os.environ[name]) for name in VARIABLES))
+    return group if group.ranks > 1 else SOLO
 
 
 def restarts() -> tuple[int, int]:
@@ -123,11 +126,8 @@ def joined() -> Iterator[Group]:
     Raises:
         VitkitError: another rank has ended.
     """
-    if not launched():
-        yield SOLO
-        return
-    group = Group(*(int(os.environ[name]) for name in VARIABLES))
-    if dist.is_initialized():
+    group = here()
+    if group.ranks == 1 or dist.is_initialized():
         yield group
         return
     backend = "gloo"

@@ -4,6 +4,7 @@ What only shards need is in `sharding.py`, whose import takes as long as torch's
 """
 
 import contextlib
+import inspect
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -31,7 +32,9 @@ def averaging(network: nn.Module, model: Backbone, group: Group) -> nn.Module:
     """A network whose gradients are the means over all ranks; shards see to that themselves."""
     if group.ranks == 1 or is_sharded(model):
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(network, **{name: False, "gradient_as_bucket_view": True})
 
 
 def exchanging(

@@ -25,7 +25,7 @@ def shard(model: Backbone, group: Group) -> None:
     for name, module in model.named_modules():
         if re.fullmatch(model.block, name):
             fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)  # as it is averaged afterwards
     if isinstance(model, DeiT):
         register_fsdp_forward_method(model, "forward_both")
 
