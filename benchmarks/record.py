@@ -3,16 +3,19 @@
 import argparse
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import vitkit
+from vitkit.cli.main import LARGE_PAGES
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have; `threads` are torch's, in this process."""
+    os.environ.setdefault(LARGE_PAGES, "1")  # as the command does, for both sides
     made = argparse.ArgumentParser(description=description.splitlines()[0])
     made.add_argument("--threads", type=int, default=torch.get_num_threads())
     made.add_argument("--machine", default="", help="a word about the processor")

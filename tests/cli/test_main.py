@@ -39,7 +39,7 @@ def test_help_comes_at_once(tmp_path: Path) -> None:
 def test_help_does_without_torch() -> None:
     script = f"""
 import sys
-from vitkit.cli.main import app
+from vitkit.cli.main import LARGE_PAGES, app
 for command in {COMMANDS}:
     app([command, "--help"], prog_name="vitkit", standalone_mode=False)
 print(*sys.modules)
@@ -219,3 +219,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished: vitkit.Run, colours
         errors = process.stderr.read().decode()
     assert errors == ""
     assert process.returncode not in (0, -9)
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("0", "0")])
+def test_tensors_get_large_pages_unless_the_environment_says_no(
+    vitkit_command, monkeypatch, given: str | None, used: str
+) -> None:
+    monkeypatch.delenv(LARGE_PAGES, raising=False)
+    if given is not None:
+        monkeypatch.setenv(LARGE_PAGES, given)
+    vitkit_command("--version")
+    assert os.environ[LARGE_PAGES] == used

@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
 }
 GROUPS = {"data": data.app}  # commands that have commands of their own
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # torch's: pages of 2 MiB for tensors on a CPU (docs/log.md)
 DEBUG = "With --debug, an error shows its traceback."
 
 # What the system refuses for reasons that lie outside vitkit, and what to do about it.
@@ -84,6 +85,7 @@ def main() -> None:
 
     Typer itself turns an interrupt into exit code 130, and a closed pipe into a quiet end.
     """
+    os.environ.setdefault(LARGE_PAGES, "1")  # before torch takes its first memory
     arguments, debug = without_debug(sys.argv[1:])
     try:
         sys.exit(run(arguments or ["--help"]))
