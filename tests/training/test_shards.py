@@ -365,6 +365,8 @@ def test_a_run_on_a_streamed_data_set_is_resumed_to_the_bit(
     own = {**sequence, "data.epoch_images": 45, "epochs": 2}
     whole = vitkit.train(data, out=tmp_path / "whole", **own)
     assert whole.finished and [row["step"] for row in whole.metrics] == [3, 6]
+    report = (whole.directory / "report.html").read_text()
+    assert "images that nobody counted" in report and "of each split not counted" in report
     steps = iter(range(4))
     vitkit.train(data, out=tmp_path / "some", stop=lambda: next(steps, None) is None, **own)
     resumed = vitkit.train(data, out=tmp_path / "some", resume=True, device="cpu")
