@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vitkit
+from vitkit.cli.main import LARGE_PAGES
 
 COMMANDS = ("demo", "models", "inspect", "train", "eval", "predict", "doctor")
 LIMIT = 0.3  # seconds
@@ -39,7 +40,7 @@ def test_help_comes_at_once(tmp_path: Path) -> None:
 def test_help_does_without_torch() -> None:
     script = f"""
 import sys
-from vitkit.cli.main import LARGE_PAGES, app
+from vitkit.cli.main import app
 for command in {COMMANDS}:
     app([command, "--help"], prog_name="vitkit", standalone_mode=False)
 print(*sys.modules)
