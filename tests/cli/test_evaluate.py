@@ -194,6 +194,8 @@ def test_two_models(
     assert lines[11] == (
         f"B names more images correctly (McNemar's exact test p = {result.p_value:.3g})"
     )
+    turned = vitkit_command("eval", *both[::-1], colours).out.splitlines()
+    assert turned[11] == lines[11].replace("B names", "A names")
     assert "points of top-1 from A to B" in (tmp_path / "two.html").read_text("utf-8")
 
 

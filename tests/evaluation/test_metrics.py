@@ -94,7 +94,9 @@ def test_classes_that_nobody_saw_do_not_count() -> None:
     p, labels, classes = random_case(100, 4)
     wide = np.concatenate([p, np.zeros((100, 3))], axis=1)
     result = evaluate_predictions(wide, labels, [*classes, "x", "y", "z"])
-    assert result.macro_f1 == evaluate_predictions(p, labels, classes).macro_f1
+    plain = evaluate_predictions(p, labels, classes)
+    assert result.macro_f1 == plain.macro_f1
+    assert result.balanced_accuracy == plain.balanced_accuracy
     assert result.per_class["z"] == ClassScore(images=0, precision=0, recall=0, f1=0)
 
 

@@ -5,7 +5,8 @@ import pytest
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from vitkit.evaluation.corruptions.blur import disk
+from vitkit.evaluation.corruptions.blur import disk, glass_blur
+from vitkit.evaluation.corruptions.digital import affine_places
 from vitkit.evaluation.corruptions.planes import convolve, sample, smooth, streak, zoom, zooming
 from vitkit.evaluation.corruptions.weather import plasma
 
@@ -92,3 +93,38 @@ def test_plasma(side: int) -> None:
     if side == 224:
         rough = plasma(side, 1.4, np.random.default_rng(0))
         assert np.abs(np.diff(rough)).mean() > np.abs(np.diff(clouds)).mean()
+
+
+class Fixed(np.random.Generator):
+    """Draws the same number every time."""
+
+    def integers(self, low: int, high: int, *, size: tuple[int, ...]) -> NDArray[np.int64]:
+        return np.full(size, low)
+
+
+@pytest.mark.parametrize("farthest", [1, 3])
+def test_glass_moves_every_pixel_but_those_of_the_edge(farthest: int) -> None:
+    """Each takes the place of the one `farthest` up and to the left, which may have moved too."""
+    x = np.arange(1, 401, dtype=np.float32).reshape(1, 20, 20) / 400
+    found = glass_blur(x, (0.0, farthest, 1), Fixed(np.random.PCG64(0)))
+    moved = found != x
+    inner = slice(farthest + 1, 20 - farthest + 1)
+    assert moved[0, inner, inner].all() and moved.sum() == moved[0, inner, inner].size
+    back = (x - found) * 400 / (21 * farthest)  # in steps up and to the left
+    np.testing.assert_allclose(back, np.rint(back), atol=1e-3)
+
+
+def test_the_affine_map_leads_from_the_moved_points_back() -> None:
+    rows, columns = affine_places(90, 60, 5.0, np.random.default_rng(3))
+    middle = np.array([45, 30])
+    before = middle + 20 * np.array([[1, 1], [1, -1], [-1, -1]])
+    after = before + np.random.default_rng(3).uniform(-5, 5, (3, 2))
+    along = [
+        np.array([part[1, 0] - part[0, 0], part[0, 1] - part[0, 0]]) for part in (rows, columns)
+    ]
+    for (at_row, at_column), expected in zip(after, before, strict=True):
+        place = [
+            part[0, 0] + step @ (at_row, at_column)
+            for part, step in zip((rows, columns), along, strict=True)
+        ]
+        np.testing.assert_allclose(place, expected, atol=1e-9)
