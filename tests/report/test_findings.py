@@ -56,7 +56,9 @@ def found(clean: DataCheck) -> DataCheck:
 
 @pytest.fixture(scope="module")
 def labels() -> LabelCheck:
-    return LabelCheck(np.arange(50), np.zeros(50, int), np.linspace(1, 0.5, 50), 58, 2, "a model")
+    return LabelCheck(
+        np.arange(50), np.zeros(50, int), np.linspace(1, 0.5, 50), 58, 2, 0.8, "a model"
+    )
 
 
 def picture(row: int) -> np.ndarray:
@@ -82,7 +84,10 @@ def test_a_shelf_for_each_kind(found: DataCheck, labels: LabelCheck) -> None:
     assert shown[1].tiles[0].lines == ("blue – red", "same file")
     assert shown[2].tiles[0].lines == ("rather blue", "labelled blue", "suspicion 1.000")
     assert shown[3].tiles[0].lines == ("5 times the same pixels",)  # the largest group first
-    assert "58 images scored by a model. 2 were not scored." in shown[2].note
+    assert (
+        "58 images scored by a model; its first choice is the label of 80%. 2 were not"
+        in shown[2].note
+    )
     assert shown[-1].note.endswith("under 5, where the set's median is 7.")
 
 
@@ -97,7 +102,7 @@ def test_the_page_shows_all_of_it(source: Source, found: DataCheck, labels: Labe
         "Unusual images",
         "How it was judged",
     ]
-    assert f"{flagged(found, labels):,} of 60 files to look at" in " ".join(page.words.split())
+    assert f"{flagged(found):,} of 60 files to look at" in " ".join(page.words.split())
     assert "9 images to test on have a copy in an earlier split (0 exact, 9 nearly" in page.words
     assert "Too few images to train on: red." in page.words
     assert "3 images too even to be compared" in page.words

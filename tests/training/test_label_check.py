@@ -10,7 +10,12 @@ import vitkit
 from vitkit.data.check.run import DataCheck, check_data
 from vitkit.data.sources import Source, open_source
 from vitkit.errors import DataError
-from vitkit.training.label_check import check_by_classifier, check_by_folds, trained_on
+from vitkit.training.label_check import (
+    _quick,
+    check_by_classifier,
+    check_by_folds,
+    trained_on,
+)
 
 WRONG = ("blue/03.png", "green/07.png", "red/11.png")
 
@@ -41,6 +46,7 @@ def test_folds_find_them(mislabelled: Source, checked: DataCheck, tiny: dict[str
     names = [mislabelled.samples[row].name for row in found.rows.tolist()]
     assert set(names[:3]) == {f"x/{name}" for name in WRONG}
     assert (found.scored, found.left_out) == (60, 0)
+    assert 0.9 < found.agreement <= 57 / 60
     assert found.how == (
         "2 models (vit_tiny_patch16_224, 10 epochs), each trained on the other folds"
     )
@@ -55,7 +61,9 @@ def test_a_quick_run_is_the_default(
     mislabelled: Source, checked: DataCheck, tiny: dict[str, Any]
 ) -> None:
     settings = {key: value for key, value in tiny.items() if key != "epochs"}
-    assert ", 8 epochs)" in check_by_folds(mislabelled, checked, 2, settings).how
+    assert ", 60 epochs)" in check_by_folds(mislabelled, checked, 2, settings).how
+    assert _quick({}, 20_000) == {"epochs": 20} and _quick({}, 10**6) == {"epochs": 8}
+    assert _quick(["minutes=2"], 100) == {"minutes": 2}
 
 
 def test_a_run_is_not_asked_about_what_it_learned(

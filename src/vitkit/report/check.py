@@ -60,16 +60,15 @@ def render(source: Source, check: DataCheck, labels: LabelCheck | None = None) -
         data=check.summary,
         labels=labels,
         shelves=shelves(check, labels, picture),
-        flagged=flagged(check, labels),
+        flagged=flagged(check),
         files_listed=FILES_LISTED,
         spread=SPREAD,
     )
 
 
-def flagged(check: DataCheck, labels: LabelCheck | None) -> int:
-    """Files of which anything was found, each counted once."""
-    names = {row[0] for row in check.findings()}
-    return len(names | {row[0] for row in _suspects(check, labels)})
+def flagged(check: DataCheck) -> int:
+    """Files of which anything was found, each counted once; labels, a model's guess, aside."""
+    return len({row[0] for row in check.findings()})
 
 
 def _suspects(check: DataCheck, labels: LabelCheck | None) -> Sequence[Finding]:

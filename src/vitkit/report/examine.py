@@ -47,5 +47,6 @@ def doubt_labels(outcome: Outcome) -> LabelCheck | None:
         suspicion=suspects.suspicion[suspects.likely],
         scored=len(rows),
         left_out=0,
+        agreement=outcome.evaluation.top1 if outcome.evaluation else 0.0,
         how="this run's model, which was not trained on them",
     )

@@ -114,7 +114,8 @@ def _suspects(check: DataCheck, labels: LabelCheck, picture: Picture) -> Shelf:
     return Shelf(
         "Likely wrong labels",
         f"By confident learning, the most suspicious first: {labels.scored:,} images scored by "
-        f"{labels.how}.{left_out} Their number is estimated, too high where the model is weak.",
+        f"{labels.how}; its first choice is the label of {labels.agreement:.0%}.{left_out} "
+        "The number of wrong ones is an estimate, far too high where the model is weak.",
         tuple(tiles()),
         len(labels.rows),
     )

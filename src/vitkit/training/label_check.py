@@ -22,7 +22,8 @@ from vitkit.training.crossfit import assign_folds, cross_fit
 from vitkit.training.directory import CONTENTS, SPLIT
 from vitkit.training.plan import plan
 
-EPOCHS = 8  # of each fold's model, where no length is given
+EPOCHS = (8, 60)  # of each fold's model where no length is given, at least and at most,
+VISITS = 400_000  # and images that they show it in all
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LabelCheck:
     suspicion: NDArray[np.float64]  # (m,) in [0, 1]: what the model does not give to the label
     scored: int  # images
     left_out: int  # readable images that were not scored, for they were learned from
+    agreement: float  # share of the labels, in [0, 1], that are the model's first choice
     how: str  # in words, by what they were scored
 
     def to_json(self, source: Source) -> dict[str, Any]:
@@ -42,6 +44,7 @@ class LabelCheck:
         return {
             "scored": self.scored,
             "left_out": self.left_out,
+            "agreement": self.agreement,
             "how": self.how,
             "likely_wrong": [
                 {
@@ -66,8 +69,9 @@ def check_by_folds(
 ) -> LabelCheck:
     """Score every image by a model that was trained on the other folds, with the settings given.
 
-    Copies of an image, near ones too, are in its fold. Without `epochs` or `minutes` there are
-    EPOCHS. Where `stop` came first, what was not scored is left out.
+    Copies of an image, near ones too, are in its fold. Without `epochs` or `minutes` every image is
+    shown 8 to 60 times, the fewer there are the more often. Where `stop` came first, what was not
+    scored is left out.
 
     Raises:
         ConfigError, DataError: as `plan` and `train`.
@@ -76,7 +80,7 @@ def check_by_folds(
     part = source.subset(readable)
     groups = groups_of(len(source.samples), check.exact, check.near)
     labels = [sample.label or 0 for sample in part.samples]
-    resolved = plan(part, {"data.val_fraction": 0.0, **_quick(overrides)})
+    resolved = plan(part, {"data.val_fraction": 0.0, **_quick(overrides, len(readable))})
     held = assign_folds(labels, [groups[row] for row in readable], folds, seed=0)
     probabilities = cross_fit(part, held, resolved, listen=listen, stop=stop)
     settings = resolved.settings
@@ -85,9 +89,12 @@ def check_by_folds(
     return _suspect(part, np.array(readable), probabilities, len(readable), how)
 
 
-def _quick(overrides: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+def _quick(overrides: Sequence[str] | Mapping[str, Any], images: int) -> dict[str, Any]:
+    """The overrides, with a length if they give none."""
     given = parse(overrides)
-    return given if {"epochs", "minutes"} & set(given) else {**given, "epochs": EPOCHS}
+    low, high = EPOCHS
+    epochs = min(max(VISITS // images, low), high)
+    return given if {"epochs", "minutes"} & set(given) else {**given, "epochs": epochs}
 
 
 def check_by_classifier(
@@ -152,11 +159,13 @@ def _suspect(
     labels = np.array([sample.label or 0 for sample in part.samples], np.int64)[scored]
     suspects = find_suspects(probabilities[scored], labels)
     likely = suspects.likely
+    agreement = float((probabilities[scored].argmax(axis=1) == labels).mean()) if len(scored) else 0
     return LabelCheck(
         rows=rows[scored[likely]],
         suggested=suspects.suggested[likely],
         suspicion=suspects.suspicion[likely],
         scored=len(scored),
         left_out=readable - len(scored),
+        agreement=agreement,
         how=how,
     )
