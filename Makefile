@@ -29,6 +29,7 @@ bench-recipes: .venv/installed-dev
 	$(RUN) benchmarks.recipes cifar10
 	$(RUN) benchmarks.recipes flowers
 	$(RUN) benchmarks.recipes distillation
+	$(RUN) benchmarks.labels
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
