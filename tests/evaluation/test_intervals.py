@@ -135,6 +135,7 @@ def test_a_score_without_mistakes_is_not_certain() -> None:
     right = evaluate_predictions(p, labels, "abc").intervals
     assert right["top1"] == right["macro_f1"] == pytest.approx(wilson(1.0, 50))
     assert right["top1"][0] == pytest.approx(0.9287, abs=1e-4)
+    assert right["top5"] == (1, 1)  # of three classes always
     wrong = evaluate_predictions(p, (labels + 1) % 3, "abc").intervals
     assert wrong["top1"] == pytest.approx(wilson(0.0, 50))
 

@@ -93,6 +93,8 @@ def intervals(answers: Answers, drawn: Replicates) -> dict[str, Interval]:
     for name in found:
         if name != "ece" and drawn[name].min() == drawn[name].max() == round(estimates[name]):
             found[name] = wilson(estimates[name], len(answers))
+    if answers.num_classes <= 5:
+        found["top5"] = 1.0, 1.0  # by definition, not by chance
     return found
 
 
