@@ -154,8 +154,8 @@ def test_the_first_change_is_told(
     save_contents(tmp_path / "c.csv", NAMES, KEYS)
     with pytest.raises(DataError) as error:
         check_contents(tmp_path / "c.csv", names, keys)
-    expected = f"the data changed since the run started: {told} or start a new run"
-    assert str(error.value) == expected
+    expected = f"the data changed since the run started: {told}, take it as it is with "
+    assert str(error.value) == expected + "--allow-changes, or start a new run"
 
 
 @pytest.mark.parametrize(
