@@ -1,9 +1,11 @@
 """`vitkit predict`."""
 
 import json
+import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +19,11 @@ from vitkit.cli.options import (
 )
 from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
+
+if TYPE_CHECKING:
+    from vitkit.cli.writer import Writer
+    from vitkit.data.sources import Source
+    from vitkit.training.distributed import Group
 
 
 def predict(
@@ -36,40 +43,65 @@ def predict(
     max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
-    """Name what is in images."""
+    """Name what is in images.
+
+    The processes of torchrun share them: each writes a part of --out, of what no part holds yet.
+    """
     from vitkit.classifier import load
+    from vitkit.cli.parts import part_of, parts
     from vitkit.cli.writer import Writer
     from vitkit.data.sources import Limits, open_inputs
+    from vitkit.training.distributed import joined
 
     writer = Writer(out, json=as_json)
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
-    source = open_inputs(inputs, limits=limits)
-    with Screen() as screen:
-        classifier = load(checkpoint, model=model, device=device, listen=screen)
-    for note in classifier.notes:
-        warn(f"guessed {note}")
-    quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
-    failed: list[tuple[str, str]] = []
-    with Screen() as screen, writer:
-        for answer in classifier.stream(source, features=embed, batch_size=batch_size):
-            name = source.samples[answer.index].name
-            if answer.values is None:
-                failed.append((name, answer.error))
-            elif embed:
-                writer.embedding(name, answer.values)
-            else:
-                prediction = classifier.prediction(answer.values, topk)
-                writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
-            if not quiet:
+    with joined() as group:
+        source = open_inputs(inputs, limits=limits)
+        total = len(source.samples)
+        if group.ranks > 1:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # keeps the rows so far
+            source, path = part_of(source, out, group)
+            writer = Writer(path)
+        with Screen(quiet=not group.first) as screen:
+            classifier = load(checkpoint, model=model, device=device, listen=screen)
+        for note in classifier.notes if group.first else ():
+            warn(f"guessed {note}")
+        quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
+        failed: list[tuple[str, str]] = []
+        with Screen(quiet=quiet or not group.first) as screen, begun(writer, source, group):
+            for answer in classifier.stream(source, features=embed, batch_size=batch_size):
+                name = source.samples[answer.index].name
+                if answer.values is None:
+                    failed.append((name, answer.error))
+                elif embed:
+                    writer.embedding(name, answer.values)
+                else:
+                    prediction = classifier.prediction(answer.values, topk)
+                    writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
                 screen(Progress("predict", answer.index + 1, len(source.samples)))
+        if group.ranks > 1 and not writer.rows:
+            path.unlink(missing_ok=True)
+        failed = [one for those in group.each(failed) for one in those]
+        rows = sum(group.each(writer.rows))
+        if not group.first:
+            return
     for name, reason in failed:
         warn(f"left out {name}: {reason}")
+    written = [] if out is None else [out] if group.ranks == 1 else parts(out)
     if out is not None:
-        screen.say(visible(f"{writer.rows:,} rows in {out}"))
+        new = f"{rows:,} rows in {out}"
+        many = f"{rows:,} new rows, with those before in {len(written)} parts of {out}"
+        Screen().say(visible(new if group.ranks == 1 else many))
     if out is not None and as_json:
         unreadable = [{"file": name, "reason": reason} for name, reason in failed]
-        result = {"out": str(out), "rows": writer.rows, "unreadable": unreadable}
+        places = str(out) if group.ranks == 1 else [str(part) for part in written]
+        result = {"out": places, "rows": rows, "unreadable": unreadable}
         typer.echo(json.dumps(result, indent=2))
     if failed:
-        warn(f"{len(failed)} of {len(source.samples)} inputs could not be read")
+        warn(f"{len(failed)} of {total} inputs could not be read")
         raise typer.Exit(1)
+
+
+def begun(writer: "Writer", source: "Source", group: "Group") -> AbstractContextManager[object]:
+    """The writer's file, but for a rank that has no row to write."""
+    return writer if group.ranks == 1 or source.samples else nullcontext()

@@ -79,7 +79,7 @@ class Screen:
 
 def warn(line: str) -> None:
     """One line on standard error, whatever the names of files in it hold."""
-    print(f"vitkit: {visible(line)}", file=sys.stderr)
+    sys.stderr.write(f"vitkit: {visible(line)}\n")  # at once, as other ranks may speak too
 
 
 def visible(text: str) -> str:

@@ -180,12 +180,12 @@ class Writer:
 
     def prediction(self, name: str, scores: Sequence[tuple[str, float]]) -> None:
         """A row of the best classes, best first."""
-        topk = [{"label": _writable(label), "score": score} for label, score in scores]
-        self._write({"file": _writable(name), **topk[0], "topk": topk})
+        topk = [{"label": writable(label), "score": score} for label, score in scores]
+        self._write({"file": writable(name), **topk[0], "topk": topk})
 
     def embedding(self, name: str, values: NDArray[np.float32]) -> None:
         """A row of features, (D,)."""
-        self._write({"file": _writable(name), "embedding": values.tolist()})
+        self._write({"file": writable(name), "embedding": values.tolist()})
 
     def _write(self, row: Row) -> None:
         with self._failing_as(VitkitError):
@@ -235,6 +235,6 @@ def check_new(path: Path) -> None:
         raise ConfigError(f"{path.parent} {fault} another --out")
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """Names of files may hold bytes that are no UTF-8; those become escapes such as `\\udce9`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

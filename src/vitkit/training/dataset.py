@@ -30,7 +30,13 @@ from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
 from vitkit.training.distributed import SOLO, Group
-from vitkit.training.sampling import EVALUATION_BATCH, Examples, Split
+from vitkit.training.sampling import (
+    EVALUATION_BATCH,
+    Examples,
+    Split,
+    check_shares,
+    sizes_of_batches,
+)
 from vitkit.training.settings import DataSettings, TrainSettings
 from vitkit.training.shard_list import check_shards, read_shards, write_shards
 from vitkit.training.shards import ShardSplit
@@ -118,6 +124,7 @@ def read_dataset(
         shards, summary = read_shards(
             source, preprocess, settings, rank=group.rank, ranks=group.ranks
         )
+        check_shares(min(sizes_of_batches(len(shards["train"]), settings)), group.ranks)
         if directory is not None and resume and not allow_changes:
             check_shards(directory, source, shards)
         announce(summary, {name: len(part) for name, part in shards.items()}, listen)
@@ -148,6 +155,7 @@ def read_dataset(
         used = examples["train"].labels[examples["train"].rows]
         counts = torch.bincount(used, minlength=len(source.classes)).tolist()
         summary = replace(summary, counts={**summary.counts, "train": counts})
+    check_shares(min(sizes_of_batches(len(examples["train"]), settings)), group.ranks)
     announce(summary, {name: len(part) for name, part in examples.items()}, listen)
     return Dataset(images, examples, chosen, keys, summary)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from vitkit.errors import ConfigError, VitkitError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # that torchrun sets
-PATIENCE = datetime.timedelta(hours=6)  # for a rank that reads or writes while others wait
+PATIENCE = datetime.timedelta(days=1)  # for a rank that reads or writes while others wait
 LOSSES = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "recvValue failed")
 
 Value = TypeVar("Value")
@@ -151,7 +151,7 @@ def _naming_losses() -> Iterator[None]:
         lost = isinstance(error, dist.DistError) or any(text in str(error) for text in LOSSES)
         if isinstance(error, VitkitError) or not lost:
             raise
-        raise VitkitError("another rank has ended; its own words tell why") from error
+        raise VitkitError("another rank has ended; what it or torchrun says tells why") from error
 
 
 def check_device(device: torch.device, group: Group) -> None:

@@ -5,6 +5,7 @@ What only shards need is in `sharding.py`, whose import takes as long as torch's
 
 import contextlib
 import inspect
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -34,7 +35,8 @@ def averaging(network: nn.Module, model: Backbone, group: Group) -> nn.Module:
         return network
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(network, **{name: False, "gradient_as_bucket_view": True})
+    options: dict[str, Any] = {name: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(network, **options)
 
 
 def exchanging(
