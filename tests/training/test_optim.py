@@ -177,6 +177,20 @@ def test_muon_has_the_hidden_matrices_and_its_own_rate() -> None:
     assert {group["weight_decay"] for group in optimizer.optimizers[1].param_groups} == {0.3}
 
 
+def test_kernels_have_a_rate_of_their_own() -> None:
+    model = create_model("vitc_compact_32", num_classes=3)
+    optimizer = make_optimizer(
+        model, name="muon", lr=0.01, weight_decay=0.3, muon_lr=0.05, kernel_lr=0.2
+    )
+    assert isinstance(optimizer, MuonAdamW)
+    rates = {
+        parameter.ndim: group["lr"]
+        for group in optimizer.optimizers[1].param_groups
+        for parameter in group["params"]
+    }
+    assert rates == {2: pytest.approx(0.05), 4: pytest.approx(0.2)}
+
+
 @pytest.mark.parametrize(
     ("name", "some", "none"),
     [

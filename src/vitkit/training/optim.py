@@ -23,6 +23,7 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     momentum: float | None = None,
     muon_lr: float | None = None,
+    kernel_lr: float | None = None,
     layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
     """An optimiser of everything in the model that is not frozen.
@@ -30,7 +31,7 @@ def make_optimizer(
     Each group has an `lr_scale`: whoever changes the learning rate sets `lr` to the rate times
     that. The heads come first, at the full rate. `momentum` is of `sgd`, by default 0.9, and of
     `muon`, by default 0.95; `muon_lr` is the rate of hidden matrices when all else has `lr`, by
-    default the same.
+    default the same, and `kernel_lr` that of the kernels of convolutions among them.
 
     `adamw` is arXiv:1711.05101 and `lamb` arXiv:1904.00962; `sgd` adds weight decay to the
     gradient, as in arXiv:1512.03385; `muon` has AdamW beside it (kellerjordan.github.io/posts/muon,
@@ -39,9 +40,11 @@ def make_optimizer(
     Raises:
         ConfigError: an unknown name, a frozen model, or a `layer_decay` that is not in (0, 1].
     """
-    muon_scale = None if name != "muon" else 1.0 if muon_lr is None else muon_lr / lr
+    muon_lr = lr if muon_lr is None else muon_lr
+    kernel_lr = muon_lr if kernel_lr is None else kernel_lr
+    scales = (muon_lr / lr, kernel_lr / lr) if name == "muon" else None
     groups = parameter_groups(
-        model, weight_decay=weight_decay, layer_decay=layer_decay, muon_scale=muon_scale
+        model, weight_decay=weight_decay, layer_decay=layer_decay, muon_scales=scales
     )
     for group in groups:
         group["lr"] = lr * group["lr_scale"]
@@ -72,14 +75,15 @@ def parameter_groups(
     *,
     weight_decay: float,
     layer_decay: float = 1.0,
-    muon_scale: float | None = None,
+    muon_scales: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
     """What is not frozen, in groups that learn alike: `params`, `weight_decay`, `lr_scale`, ...
 
     Matrices and kernels decay; vectors, positions and tokens do not, nor does LAMB adapt their
     steps (`adapt`). Each layer learns at `layer_decay` times the rate of the next one, the heads at
-    the full rate, as BEiT is fine-tuned (arXiv:2106.08254). With a `muon_scale`, hidden matrices
-    are `muon` groups and learn at so many times the rate of others in their layer.
+    the full rate, as BEiT is fine-tuned (arXiv:2106.08254). With `muon_scales`, hidden matrices are
+    `muon` groups and learn at so many times the rate of others in their layer, the second for
+    kernels.
 
     Raises:
         ConfigError: everything is frozen, or `layer_decay` is not in (0, 1].
@@ -87,13 +91,16 @@ def parameter_groups(
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"layer_decay={layer_decay} is not in (0, 1]; try 0.75, or 1 for none")
     layers, spared = model.layer_of_parameters(), model.no_weight_decay()
-    hidden = hidden_matrices(model) if muon_scale is not None else set()
+    hidden = hidden_matrices(model) if muon_scales is not None else set()
+    of_matrices, of_kernels = muon_scales or (1.0, 1.0)
     heads = max(layers.values())
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and name not in spared
             scale = layer_decay ** (heads - layers[name])
+            if name in hidden:
+                scale *= of_kernels if parameter.ndim == 4 else of_matrices
             groups[name in hidden, decays, scale].append(parameter)
     if not groups:
         raise ConfigError("every parameter of the model is frozen; leave the head to be trained")
@@ -102,7 +109,7 @@ def parameter_groups(
         {
             "params": groups[muon, decays, scale],
             "weight_decay": weight_decay if decays else 0.0,
-            "lr_scale": scale * muon_scale if muon and muon_scale is not None else scale,
+            "lr_scale": scale,
             "adapt": decays,
             "muon": muon,
         }

@@ -340,6 +340,7 @@ def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
         betas=settings.betas,
         momentum=settings.momentum,
         muon_lr=settings.muon_lr,
+        kernel_lr=settings.kernel_lr,
         layer_decay=settings.layer_decay,
     )
     heads = Heads(model, taught=prepared.teacher is not None)

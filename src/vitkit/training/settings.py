@@ -171,6 +171,7 @@ class TrainSettings(Section):
     optimizer: Literal["adamw", "lamb", "sgd", "muon"] = "adamw"
     lr: Positive = 1e-3  # the highest learning rate
     muon_lr: Positive | None = None  # that of muon's matrices; None: lr
+    kernel_lr: Positive | None = None  # that of convolutions among them; None: muon_lr
     min_lr: Least0 = 1e-5  # at the end
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_epochs: Least0 = 2.0  # half of the run at most
