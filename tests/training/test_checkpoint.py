@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vitkit.training.checkpoint import (
     MANIFEST,
     STATE,
     fault,
+    load_optimizer,
     load_state,
     newest,
     recover,
@@ -27,6 +29,7 @@ from vitkit.training.checkpoint import (
 )
 from vitkit.training.config import resolve
 from vitkit.training.ema import WeightAverage
+from vitkit.training.lamb import LAMB
 from vitkit.training.optim import adamw
 from vitkit.training.position import Position
 from vitkit.training.step import Heads, Learner
@@ -263,6 +266,37 @@ def step(learner: Learner, steps: int) -> None:
         learner.optimizer.step()
         assert learner.average is not None
         learner.average.update(learner.model, at)
+
+
+def test_settings_of_the_optimiser_are_those_of_now(tmp_path: Path) -> None:
+    save_state(tmp_path, trained(), Position())
+    again = learner_of(small())
+    for group in again.optimizer.param_groups:
+        group.update(weight_decay=0.5, betas=(0.8, 0.9), lr=1.0)
+    load_state(tmp_path, again)
+    for group in again.optimizer.param_groups:
+        assert (group["weight_decay"], group["betas"], group["lr"]) == (0.5, (0.8, 0.9), 0.01)
+
+
+def test_the_count_of_steps_is_no_setting(tmp_path: Path) -> None:
+    def lamb() -> LAMB:
+        return LAMB([torch.nn.Parameter(torch.ones(2))])
+
+    before, after = lamb(), lamb()
+    before.step()
+    load_optimizer(after, before.state_dict())
+    assert after.param_groups[0]["step"] == 1
+
+
+def test_an_average_that_the_run_did_not_have_begins_with_its_weights(tmp_path: Path) -> None:
+    learner = trained()
+    save_state(tmp_path, replace(learner, average=None), Position())
+    again = learner_of(small())
+    load_state(tmp_path, again)
+    assert again.average is not None
+    torch.testing.assert_close(
+        again.average.model.state_dict(), learner.model.state_dict(), rtol=0, atol=0
+    )
 
 
 def test_a_saved_state_comes_back_to_the_bit(tmp_path: Path) -> None:

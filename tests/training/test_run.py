@@ -511,6 +511,8 @@ def test_a_run_goes_on_under_other_settings_if_told(
     with pytest.raises(ConfigError, match="which has model.qk_norm=false; leave it out") as caught:
         resumed_settings(out, {"model.qk_norm": True}, allow_changes=True)
     assert "--allow-changes" not in str(caught.value)
+    with pytest.raises(ConfigError, match="optimizer=sgd differs from the run"):
+        resumed_settings(out, {"optimizer": "sgd"}, allow_changes=True)
 
 
 def test_a_run_goes_on_with_other_images_if_told(

@@ -29,6 +29,7 @@ from vitkit.training.step import Learner
 from vitkit.whole_file import sync
 
 STATE, MANIFEST = "state.pt", "manifest.json"
+OF_GROUPS = ("params", "lr", "step")  # what a group of parameters has besides its settings
 BEST, LAST, PREVIOUS = "best", "last", "previous"
 DAMAGE = (  # what reading a state that is not whole, or of something else, can raise
     AttributeError,
@@ -203,7 +204,9 @@ def save_state(directory: Path | None, learner: Learner, position: Position) -> 
 
 
 def load_state(directory: Path, learner: Learner) -> Position:
-    """Put a learner back where `save_state` found it.
+    """Put a learner back where `save_state` found it, under the settings that it has now.
+
+    An average that the run did not have begins with its weights.
 
     Raises:
         CheckpointError: the state is absent, damaged, or of another model or optimiser.
@@ -211,12 +214,14 @@ def load_state(directory: Path, learner: Learner) -> Position:
     path = directory / STATE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state["average"] is None:
+            state["average"] = state["model"]
         if is_sharded(learner.model):
             from vitkit.training.sharding import in_shards
 
             state = in_shards(state, learner)
         learner.model.load_state_dict(state["model"])
-        learner.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(learner.optimizer, state["optimizer"])
         learner.scaler.load_state_dict(state["scaler"])
         if learner.average is not None:
             learner.average.model.load_state_dict(state["average"])
@@ -230,6 +235,21 @@ def load_state(directory: Path, learner: Learner) -> Position:
     except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser its state back, but leave it its weight decay, betas and other settings.
+
+    Raises:
+        ValueError: the state is of other groups of parameters.
+    """
+    settings = [
+        {name: value for name, value in group.items() if name not in OF_GROUPS}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def _new(directory: Path) -> Path:

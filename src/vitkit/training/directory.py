@@ -44,7 +44,14 @@ FREE = (  # the result stays what it is
     "parallel",
     "log",
 )
-FIXED = ("model.", "recipe", "init", "tune")  # what was made of them is in the weights already
+FIXED = (  # what was made of them is in the weights already, or the optimiser's state is of them
+    "model.",
+    "recipe",
+    "init",
+    "tune",
+    "optimizer",
+    "layer_decay",
+)
 
 
 @dataclass(frozen=True, slots=True)
