@@ -18,5 +18,10 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
+def note(text: str) -> Progress:
+    """Something that a person should know, as a line that stays."""
+    return Progress("note", 0, 0, {"": text}, final=True)
+
+
 def silent(progress: Progress) -> None:
     """The listener that says nothing."""

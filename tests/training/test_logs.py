@@ -1,6 +1,8 @@
 """Rows for TensorBoard, Weights & Biases, MLflow and trackio, which never stop training."""
 
+import json
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +24,7 @@ ROWS = [
     {"epoch": 1, "step": 5, "train_loss": 1.5, "val_top1": 0.25, "val_loss": None},
     {"epoch": 2, "step": 10, "train_loss": 1.25, "val_top1": 0.5, "val_loss": None},
 ]
+RANKS = Path(__file__).with_name("ranks.py")
 CONFIG = {"lr": 0.1, "model.name": "vit"}
 
 
@@ -156,3 +159,20 @@ def test_one_name_is_a_list_of_one() -> None:
     assert TrainSettings(log="wandb").log == ("wandb",)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="log"):
         vitkit.train("digits", log="stdout")
+
+
+def test_of_many_ranks_only_the_first_sends(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**tiny, "epochs": 1, "log": ["tensorboard"], "threads": 1}
+    job = {"data": str(colours), "out": str(tmp_path / "run"), "settings": settings}
+    (tmp_path / "jobs").write_text(json.dumps([job]))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *launcher, str(RANKS), str(tmp_path / "jobs")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1

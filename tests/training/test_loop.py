@@ -1,6 +1,7 @@
 """The training loop against the same arithmetic written plainly."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.progress import Progress, silent
 from vitkit.training.config import resolve
+from vitkit.training.distributed import Agreed, Group
 from vitkit.training.ema import WeightAverage
 from vitkit.training.loop import Diverged, fit, validate
 from vitkit.training.optim import adamw
@@ -378,3 +380,27 @@ def test_progress_is_told_of_every_epoch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [p.phase for p in final] == ["epoch 1/2", "epoch 2/2"]
     assert {"loss", "top1", "val loss", "val top1", "img/s"} == set(final[0].figures)
     assert heard[-2].figures["left"] == "0:00"
+
+
+def test_by_the_clock_ranks_find_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank's clock began at another moment; the rates must be the same all the same."""
+
+    def rates(origin: float) -> list[float]:
+        ticks, seen = itertools.count(1), []
+
+        def agree(group: Group, seconds: float = 0.0, **said: bool) -> Agreed:
+            return Agreed(next(ticks) * 0.1, False, False)
+
+        def noted(learner: Learner, *given: Any, **named: Any) -> Result:
+            result = train_step(learner, *given, **named)
+            seen.append(learner.optimizer.param_groups[0]["lr"])
+            return result
+
+        clock = itertools.count(origin, 0.01)
+        monkeypatch.setattr("vitkit.training.loop.agreed", agree)
+        monkeypatch.setattr("vitkit.training.loop.train_step", noted)
+        monkeypatch.setattr("vitkit.training.loop.time.perf_counter", lambda: next(clock))
+        run(make_learner(settings_with(minutes=0.1)), coloured(24), coloured(6))
+        return seen
+
+    assert rates(0.0) == rates(12_345_678.9)

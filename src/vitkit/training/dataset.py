@@ -27,7 +27,7 @@ from vitkit.data.sources import Limits, Source, open_source
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError
-from vitkit.progress import Listener, Progress
+from vitkit.progress import Listener, Progress, note
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
 from vitkit.training.distributed import SOLO, Group
 from vitkit.training.sampling import (
@@ -297,6 +297,6 @@ def announce(summary: DataSummary, sizes: Mapping[str, int], listen: Listener) -
     listen(Progress("images", total, total, figures=figures, final=True))
     if not sizes["val"] and not sizes["test"]:
         none = "no image is left to score on, so the last weights are kept and not measured"
-        listen(Progress("note", 0, 0, {"": f"{none}; add images, or a folder test/"}, final=True))
+        listen(note(f"{none}; add images, or a folder test/"))
     for name, reason in summary.unreadable[:LISTED]:
         listen(Progress("left out", total, total, figures={f"{name}:": reason}, final=True))

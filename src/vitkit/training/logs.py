@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vitkit.errors import MissingExtra
-from vitkit.progress import Listener, Progress
+from vitkit.progress import Listener, note
 from vitkit.training.position import Row
 
 Name = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 PROJECT = "vitkit"  # under which runs are listed there
 PATIENCE = 10.0  # seconds that the end of a run waits for what was not sent yet
-WAITING = 1000  # rows that may wait; more are dropped, and that is said
+WAITING = 1000  # rows that may wait
 
 
 class Log(Protocol):
@@ -176,9 +176,10 @@ class Sender:
     def send(self, row: Mapping[str, float]) -> None:
         """Pass a row on; from the training thread."""
         try:
-            self.rows.put_nowait(row)
+            if not self.failed:
+                self.rows.put_nowait(row)
         except queue.Full:
-            self.failed = self.failed or f"it is {WAITING} rows behind"
+            self.failed = f"it is {WAITING} rows behind"
         self.complain()
 
     def complain(self) -> None:
@@ -186,7 +187,7 @@ class Sender:
         if self.failed and not self.told:
             self.told = True
             text = f"log={self.name} failed and gets no more rows ({self.failed}); training goes on"
-            self.listen(Progress("note", 0, 0, {"": text}, final=True))
+            self.listen(note(text))
 
     def close(self, until: float) -> None:
         """Wait for what was not sent yet, until then."""

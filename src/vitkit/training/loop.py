@@ -109,7 +109,7 @@ def train_epoch(
     epoch, done = divmod(position.step, steps)
     sums = [position.loss_sum, position.correct]
     totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
-    started = spoke = time.perf_counter()
+    started, spoke = time.perf_counter(), 0.0
     before = dataclasses.replace(position)
     set_training_mode(learner.model)
     shown = train.epoch(settings, epoch, done=done)
@@ -119,15 +119,14 @@ def train_epoch(
             totals += result.totals
         count_step(position, size, result.finite, settings)
         said = agreed(learner.group, time.perf_counter() - started, stop=stop(), save=saver.due())
-        moment = started + said.seconds
-        position.seconds = before.seconds + moment - started
-        position.epoch_seconds = before.epoch_seconds + moment - started
+        position.seconds = before.seconds + said.seconds  # alike on all ranks, to the last bit
+        position.epoch_seconds = before.epoch_seconds + said.seconds
         position.image_seconds = position.epoch_seconds / position.seen
         is_last = not left or now().finished
-        if moment - spoke > LISTEN_EVERY or is_last:
-            spoke = moment
+        if said.seconds - spoke > LISTEN_EVERY or is_last:
+            spoke = said.seconds
             position.loss_sum, position.correct = totals.tolist()
-            rate = (position.seen - before.seen) / (moment - started)
+            rate = (position.seen - before.seen) / said.seconds
             listen(_progress(settings, train, epoch, position, now(), rate))
         if is_last:
             return True

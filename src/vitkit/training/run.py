@@ -22,7 +22,7 @@ from vitkit.data.transforms import Preprocess
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.models import build, find_config
 from vitkit.models.backbone import Backbone, Config
-from vitkit.progress import Listener, Progress, silent
+from vitkit.progress import Listener, Progress, note, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.training import directory as files
 from vitkit.training import tune
@@ -207,8 +207,8 @@ def train(
             write_dataset(directory, prepared.source, dataset)
         if group.first:
             note_begin(directory, prepared, resume)
-        for note in prepared.notes:
-            listen(Progress("note", 0, 0, {"": note}, final=True))
+        for text in prepared.notes:
+            listen(note(text))
         position = Position(before=group.of_first(time.perf_counter() - started))
         finished = train_prepared(prepared, dataset, directory, position, resume, listen, stop)
         run = Run(directory, finished)
@@ -278,8 +278,9 @@ def train_prepared(
         saved_step=-1 if done is None else done.step,
     )
     config = {row.key: row.value for row in prepared.resolved.rows()}
+    logs = settings.log if learner.group.first else ()
     try:
-        with sending(settings.log, directory, config, position.step, listen) as saver.tell:
+        with sending(logs, directory, config, position.step, listen) as saver.tell:
             finished = fit(
                 learner,
                 splits["train"],
@@ -307,15 +308,14 @@ def go_on(directory: Path, learner: Learner, listen: Listener) -> Position | Non
     group = learner.group
     checkpoint, said = group.of_first(newest(directory) if group.first else (None, ""))
     if said:
-        listen(Progress("note", 0, 0, {"": said}, final=True))
+        listen(note(said))
     if checkpoint is None:
         return None
     position = load_state(checkpoint, learner)
     scored = group.first and position.best_top1 >= 0
     wrong = group.of_first(fault(directory / BEST) if scored else None)
     if wrong is not None:
-        said = f"{BEST}/ is damaged ({wrong}): the best epoch from here on takes its place"
-        listen(Progress("note", 0, 0, {"": said}, final=True))
+        listen(note(f"{BEST}/ is damaged ({wrong}): the best epoch from here on takes its place"))
         position.best_top1 = -1.0
     return position
 
