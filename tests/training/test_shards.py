@@ -1,6 +1,7 @@
 """Shards as the images of a run: the same batches wherever it is taken up, on any ranks."""
 
 import io
+import json
 import shutil
 import tarfile
 from collections import Counter
@@ -29,7 +30,7 @@ from vitkit.training import shards as shards_module
 from vitkit.training.config import resolve
 from vitkit.training.sampling import Batch
 from vitkit.training.settings import TrainSettings
-from vitkit.training.shard_list import assign, read_shards
+from vitkit.training.shard_list import SHARDS, assign, read_shards
 from vitkit.training.shards import Lost, ShardSplit
 
 SMALL = Preprocess(image_size=(8, 8))
@@ -385,6 +386,30 @@ def test_a_resumed_run_wants_the_same_shards(
     (own / NAME).write_text(index.replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(DataError, match=r"data changed since the run started: .*not as it was"):
         vitkit.train(own, out=tmp_path / "run", resume=True, device="cpu")
+
+
+def test_changed_shards_leave_the_others_in_their_splits(
+    shards: Path, sequence: dict[str, Any], tmp_path: Path
+) -> None:
+    """One shard is gone and one is new: what was trained on is not scored on, nor the other way."""
+    own, out = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(shards, own)
+    vitkit.train(own, out=out, stop=lambda: True, **sequence)
+    before = splits_of(out)
+    gone = next(name for name, split in before.items() if split == "train")
+    index = json.loads((own / NAME).read_text())
+    rows = [row for row in index["shards"] if row["name"] != gone]
+    shutil.copy(own / gone, own / "new.tar")
+    rows.insert(0, {**rows[0], "name": "new.tar", "split": None, "sha256": "0"})
+    (own / NAME).write_text(json.dumps({**index, "shards": rows}))
+    (own / gone).unlink()
+    vitkit.train(own, out=out, resume=True, allow_changes=True, stop=lambda: True, device="cpu")
+    assert splits_of(out) == {**{k: v for k, v in before.items() if k != gone}, "new.tar": "train"}
+
+
+def splits_of(run: Path) -> dict[str, str]:
+    entries = json.loads((run / SHARDS).read_text())
+    return {Path(entry["name"]).name: entry["split"] for entry in entries}
 
 
 def test_epoch_images_decides_the_length(

@@ -38,7 +38,7 @@ from vitkit.training.sampling import (
     sizes_of_batches,
 )
 from vitkit.training.settings import DataSettings, TrainSettings
-from vitkit.training.shard_list import check_shards, read_shards, write_shards
+from vitkit.training.shard_list import check_shards, kept_splits, read_shards, write_shards
 from vitkit.training.shards import ShardSplit
 from vitkit.training.shared_images import SHARING, read_together, survey_together
 
@@ -109,7 +109,7 @@ def read_dataset(
     """Decode all images and split them, with `resume` as the run in `directory` did.
 
     With `allow_changes` images that are new, or have another content or label, join train, but for
-    those that the source has a split for or whose content is in another.
+    those that the source has a split for or whose content is in another; so do new shards.
 
     Images that memory does not hold are decoded again whenever they are needed.
 
@@ -121,8 +121,14 @@ def read_dataset(
             is not what the resumed run was started with.
     """
     if isinstance(source, ShardSource):
+        changed = directory if resume and allow_changes else None
         shards, summary = read_shards(
-            source, preprocess, settings, rank=group.rank, ranks=group.ranks
+            source,
+            preprocess,
+            settings,
+            kept=kept_splits(changed, source) if changed is not None else None,
+            rank=group.rank,
+            ranks=group.ranks,
         )
         check_shares(min(sizes_of_batches(len(shards["train"]), settings)), group.ranks)
         if directory is not None and resume and not allow_changes:

@@ -25,21 +25,26 @@ from vitkit.training.shards import Lost, ShardSplit
 SHARDS = "shards.json"  # of a run: which shard is in which split
 
 
-def assign(source: ShardSource, settings: TrainSettings) -> dict[str, list[int]]:
+def assign(
+    source: ShardSource, settings: TrainSettings, kept: Mapping[int, str] | None = None
+) -> dict[str, list[int]]:
     """The shards of every split: as the source has them, and those that it lacks cut from train.
 
     A share of the shards to train on is drawn by the seed, at least one: first that of test, then
-    that of val from what is left.
+    that of val from what is left. Where a run has `kept` the splits of its shards, by number, none
+    is drawn: shards that are new to it join train.
 
     Raises:
         DataError: no shard is left to train on.
     """
     chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
     for number, shard in enumerate(source.shards):
-        chosen[shard.split or "train"].append(number)
+        chosen[(kept or {}).get(number) or shard.split or "train"].append(number)
     random = np.random.default_rng(settings.seed)
     shares = {"test": settings.data.test_fraction, "val": settings.data.val_fraction}
-    lacking = [name for name, share in shares.items() if share and not chosen[name]]
+    lacking = [
+        name for name, share in shares.items() if kept is None and share and not chosen[name]
+    ]
     if len(chosen["train"]) <= len(lacking):
         raise DataError(
             f"{source.name} has {len(chosen['train'])} shards to train on and none for "
@@ -61,17 +66,20 @@ def read_shards(
     preprocess: Preprocess,
     settings: TrainSettings,
     *,
+    kept: Mapping[int, str] | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> tuple[dict[str, ShardSplit], DataSummary]:
     """The splits of a source of shards, and what is known of them; they share one stream.
+
+    Splits that a run has `kept`, by the number of a shard, stay.
 
     Raises:
         DataError: no shard to train on, or the images of an epoch are not known.
         ConfigError: a setting that asks for images by number.
     """
     _check_settings(settings)
-    chosen = assign(source, settings)
+    chosen = assign(source, settings, kept)
     sizes = {name: known_size(source, name, shards) for name, shards in chosen.items()}
     train = settings.data.epoch_images or sizes["train"]
     if train is None:
@@ -165,6 +173,25 @@ def splits_by_shard(samples: Sequence[Sample], origin: Path | None) -> list[str 
                 splits.get(f"{name}.tar") if names[f"{name}.tar"] == 1 else None for name in own
             ]
     return [None] * len(samples)
+
+
+def kept_splits(directory: Path, source: ShardSource) -> dict[int, str]:
+    """The splits of those shards, by number, that are as the run in `directory` had them.
+
+    They are known again by their checksums, or by their names where there are none.
+
+    Raises:
+        DataError: the run's list is absent or damaged.
+    """
+    saved = {
+        entry["sha256"] or entry["name"]: entry for entry in _saved(directory / SHARDS).values()
+    }
+    pairs = ((at, saved.get(one.sha256 or shown(one.name))) for at, one in enumerate(source.shards))
+    return {
+        at: before["split"]
+        for at, before in pairs
+        if before is not None and before["samples"] == source.shards[at].samples
+    }
 
 
 def check_shards(directory: Path, source: ShardSource, splits: Mapping[str, ShardSplit]) -> None:
