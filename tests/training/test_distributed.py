@@ -17,7 +17,7 @@ from PIL import Image
 
 from vitkit.errors import ConfigError
 from vitkit.training.checkpoint import LAST, STATE
-from vitkit.training.directory import EVALUATION, METRICS, to_resume
+from vitkit.training.directory import METRICS, to_resume
 from vitkit.training.distributed import SOLO, Group, check_device, here, joined
 from vitkit.training.sampling import Examples
 

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from vitkit.errors import ConfigError, VitkitError
 
@@ -135,7 +136,11 @@ def joined() -> Iterator[Group]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(min(group.local_rank, torch.cuda.device_count() - 1))
     with _naming_losses():
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, ranks = next(rendezvous("env://", timeout=PATIENCE))
+        # What ranks before a restart have left in torchrun's store must not be found.
+        prefix = f"vitkit/{restarts()[0]}"
+        store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
         try:
             yield group
         finally:
