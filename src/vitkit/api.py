@@ -250,7 +250,11 @@ def select_for_both(
     Raises:
         DataError: no such split, or it has no image in common.
     """
-    known = [origin for origin in origins if of_the_run(source, origin)] or [None]
+    known = [
+        origin
+        for origin in origins
+        if of_the_run(source, origin) or any(splits_by_shard(source.samples, origin))
+    ] or [None]
     parts = [select(source, split, origin, listen) for origin in known]
     names = [{sample.name for sample in part.samples} for part, _ in parts]
     common = set.intersection(*names)

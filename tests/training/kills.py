@@ -192,8 +192,6 @@ def forked(action: Callable[[], Any], *, seconds: float | None = None) -> int:
 def attempt(directory: Path, draw: random.Random, calls: int, seconds: float) -> int:
     """One process that works until it ends or dies."""
     resume = (directory / CONFIG).is_file()
-    if directory.exists() and not resume:
-        shutil.rmtree(directory)  # nothing was begun
     if draw.random() < 0.5:
         return forked(
             lambda: work(directory, resume=resume), seconds=draw.uniform(0.0, 1.1 * seconds)
@@ -222,8 +220,6 @@ def wrong(directory: Path, expected: dict[str, Any], draw: random.Random, **leng
             break
     while status != 0:
         resume = (directory / CONFIG).is_file()
-        if not resume:
-            shutil.rmtree(directory, ignore_errors=True)
         status = forked(lambda: work(directory, resume=resume))  # noqa: B023
         if status != 0:
             return f"does not resume: {status}"

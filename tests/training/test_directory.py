@@ -45,6 +45,16 @@ def test_a_directory_in_which_nothing_began_is_removed(
     assert not (tmp_path / "a" / "run").exists()
 
 
+def test_what_died_before_it_began_is_begun_again(tmp_path: Path) -> None:
+    for name in ("split.csv", "contents.csv", "env.json", ".config.yaml.0123456789abcdef"):
+        (tmp_path / name).touch()
+        with claimed(tmp_path, resume=False):
+            pass
+    (tmp_path / "notes.txt").touch()  # of somebody else
+    with pytest.raises(CheckpointError, match="exists already"), claimed(tmp_path, resume=False):
+        pass
+
+
 def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "run", tmp_path / "file"):

@@ -28,9 +28,10 @@ from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError, DataError
 from vitkit.training import shards as shards_module
 from vitkit.training.config import resolve
+from vitkit.training.directory import SHARDS
 from vitkit.training.sampling import Batch
 from vitkit.training.settings import TrainSettings
-from vitkit.training.shard_list import SHARDS, assign, read_shards
+from vitkit.training.shard_list import assign, read_shards
 from vitkit.training.shards import Lost, ShardSplit
 
 SMALL = Preprocess(image_size=(8, 8))
@@ -340,6 +341,8 @@ def test_a_run_is_scored_reported_and_resumed_to_the_bit(
     assert scores is not None
     own = vitkit.evaluate(resumed.directory, shards, split="test")
     assert (own.images, own.top1, own.split) == (scores.images, scores.top1, scores.split)
+    both = vitkit.compare(whole.directory, resumed.directory, shards)
+    assert (both.first.images, both.first.split) == (own.images, own.split)
 
 
 def test_a_run_on_a_streamed_data_set_is_resumed_to_the_bit(

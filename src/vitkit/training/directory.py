@@ -34,6 +34,7 @@ from vitkit.training.position import Row
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "env.json", "metrics.jsonl"
 SPLIT, CONTENTS, UNREADABLE = "split.csv", "contents.csv", "unreadable.csv"
+SHARDS = "shards.json"  # which shard is in which split
 EVALUATION = "evaluation.json"
 FREE = (  # the result stays what it is
     "device",
@@ -123,6 +124,14 @@ def left_behind(directory: Path) -> bool:
     return directory.is_dir() and [path.name for path in directory.iterdir()] == [UNREADABLE]
 
 
+def not_begun(directory: Path) -> bool:
+    """Whether nothing is there but what a run that died before its first step has written."""
+    names = "|".join(map(re.escape, (SPLIT, CONTENTS, SHARDS, UNREADABLE, ENVIRONMENT)))
+    hidden = rf"\.(?:{names}|{re.escape(CONFIG)})\.[0-9a-f]{{16}}"  # of `whole_file`
+    known = re.compile(f"{names}|{hidden}")
+    return directory.is_dir() and all(known.fullmatch(one.name) for one in directory.iterdir())
+
+
 def to_resume(directory: Path | None, resume: bool, group: Group) -> bool:
     """Whether to go on with a run: it is asked for, or torchrun has started the ranks again.
 
@@ -184,9 +193,7 @@ def check_directory(directory: Path, resume: bool) -> None:
         )
     if resume and not (directory / CONFIG).is_file():
         raise CheckpointError(f"{directory} holds no run; leave --resume out to start one")
-    if resume or not directory.exists() or left_behind(directory):
-        return
-    if not directory.is_dir() or any(directory.iterdir()):
+    if not resume and directory.exists() and not not_begun(directory):
         raise CheckpointError(
             f"{directory} exists already; choose another --out, or go on with --resume"
         )

@@ -18,11 +18,10 @@ from vitkit.data.sources import Sample
 from vitkit.data.stream import Stream
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError, DataError
+from vitkit.training.directory import SHARDS
 from vitkit.training.sampling import EVALUATION_BATCH
 from vitkit.training.settings import TrainSettings
 from vitkit.training.shards import Lost, ShardSplit
-
-SHARDS = "shards.json"  # of a run: which shard is in which split
 
 
 def assign(
