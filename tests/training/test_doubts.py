@@ -68,6 +68,10 @@ def test_what_is_fine_gets_none(given: dict[str, Any]) -> None:
     assert lines(**given) == []
 
 
+def test_images_that_nobody_counted_are_not_doubted() -> None:
+    assert not lines(0)
+
+
 def test_two_mistakes_get_two_lines() -> None:
     assert len(lines(**{"lr": 0.1, "batch_size": 200}, images=100)) == 2
 

@@ -116,3 +116,15 @@ def test_a_class_that_the_model_does_not_know(
     source = open_source(tmp_path)
     with pytest.raises(DataError, match="has the class 'violet'; the model knows only blue"):
         check_by_classifier(source, check_data(source), finished.load())
+
+
+def test_no_image_can_be_read(finished: vitkit.Run, tmp_path: Path) -> None:
+    for name in ("blue", "green"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"no image")
+    source = open_source(tmp_path)
+    check = check_data(source)
+    with pytest.raises(DataError, match="no image that can be read"):
+        check_by_folds(source, check, 2)
+    with pytest.raises(DataError, match="no image that can be read"):
+        check_by_classifier(source, check, finished.load())

@@ -24,7 +24,7 @@ from vitkit.training.loop import Diverged, fit, validate
 from vitkit.training.optim import adamw
 from vitkit.training.position import Position
 from vitkit.training.sampling import Examples, batches
-from vitkit.training.saving import Saver
+from vitkit.training.saving import Every, Saver
 from vitkit.training.schedule import Pace, learning_rate
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Result, train_step
@@ -404,3 +404,19 @@ def test_by_the_clock_ranks_find_the_same_to_the_last_bit(monkeypatch: pytest.Mo
         return seen
 
     assert rates(0.0) == rates(12_345_678.9)
+
+
+def test_epochs_without_a_row_are_saved_if_every_epoch_is_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Counting(Kept):
+        def save(self) -> None:
+            saved.append(self.position.step)
+
+    saved: list[int] = []
+    monkeypatch.setattr("vitkit.training.loop.worth_scoring", lambda *given: False)
+    saver = Counting(make_learner(settings_with(minutes=5.0)))
+    saver.every = Every.parse("1 epoch")
+    asked = lambda: saver.position.step >= 7  # noqa: E731
+    fit(saver.learner, coloured(16), NOTHING, saver, listen=silent, stop=asked)
+    assert saved == [2, 4, 6, 7] and not saver.rows

@@ -345,6 +345,9 @@ def test_rows_of_epochs_to_come_are_dropped(tmp_path: Path) -> None:
     keep_metrics(path, 6)
     assert path.read_text() == '{"step": 3}\n{"step": 6}\n'
     keep_metrics(tmp_path / "absent", 6)
+    path.write_text('{"step": 1}\n{"stxp": 2}\n')
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl is damaged"):
+        keep_metrics(path, 6)
     assert not (tmp_path / "absent").exists()
 
 

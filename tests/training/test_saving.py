@@ -104,6 +104,7 @@ def test_steps_minutes_and_epochs_are_counted(
     assert due == [False, False, True, False, False, True, False]
     saver = a_saver(tmp_path, monkeypatch, "2 epochs")
     assert [saver.due(), saver.due(epoch=1), saver.due(epoch=2)] == [False, False, True]
+    assert saver.due(epoch=4, scored=False)
     saver = a_saver(tmp_path, monkeypatch, "5 minutes")
     clock[0] += 299
     assert not saver.due(epoch=4)
@@ -116,6 +117,7 @@ def test_where_nobody_says_an_epoch_is_saved_unless_that_is_dear(
 ) -> None:
     saver = a_saver(tmp_path, monkeypatch)
     assert saver.due(epoch=1) and not saver.due()  # the first costs nothing yet
+    assert not saver.due(epoch=1, scored=False)
     saver.cost = 1.0
     clock[0] += 1 / DEAREST - 0.5
     assert not saver.due(epoch=2)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import vitkit
 from dropping_server import serving
-from vitkit.data.shards.index import NAME
+from vitkit.data.shards.index import NAME, Shard
 from vitkit.data.shards.remote import Patience
 from vitkit.data.shards.source import ShardSource, open_shards
 from vitkit.data.shards.write import pack
@@ -30,6 +30,7 @@ from vitkit.training import shards as shards_module
 from vitkit.training.config import resolve
 from vitkit.training.directory import SHARDS
 from vitkit.training.sampling import Batch
+from vitkit.training.scoring import scores
 from vitkit.training.settings import TrainSettings
 from vitkit.training.shard_list import assign, read_shards
 from vitkit.training.shards import Lost, ShardSplit
@@ -267,6 +268,9 @@ def test_what_cannot_be_read_is_counted_once_and_replaced(stream: Stream, tmp_pa
         assert {name for name, _ in part.lost.named} == {"0.tar/3", "0.tar/4", "0.tar/8"}
         shown = [images[:, 0, 0, 0].tolist() for images, _ in part.once()]
         assert shown == [[0, 1, 2, 5, 6, 7, 9]] and len(part) == 7
+        none = replace(source, shards=(Shard(source.shards[0].name),), classes=())
+        with pytest.raises(DataError, match="not one image of a split"):
+            scores(lambda images: images, split(none, own, images=10, lost=Lost(1.0)))
         with pytest.raises(DataError, match=r"data.max_unreadable=0.2") as caught:
             for number in range(3):
                 list(split(source, own, images=10, lost=Lost(0.2)).epoch(settings(), number))

@@ -139,9 +139,10 @@ def to_resume(directory: Path | None, resume: bool, group: Group) -> bool:
         ConfigError: there would be no directory to find it in.
     """
     again, allowed = restarts()
-    if directory is None and (resume or allowed):
-        what = "--resume" if resume else "torchrun --max-restarts"
-        raise ConfigError(f"{what} needs --out, the directory of the run to go on with")
+    if directory is None and allowed:
+        raise ConfigError(
+            "torchrun --max-restarts needs --out, the directory of the run to go on with"
+        )
     begun = again > 0 and directory is not None and (directory / CONFIG).is_file()
     return resume or group.of_first(begun)
 
@@ -255,10 +256,20 @@ def _differs(now: Setting | str, before: Setting) -> ConfigError:
 
 
 def keep_metrics(path: Path, step: int) -> None:
-    """Drop the rows of epochs that a resumed run will train again, and one that was cut off."""
-    if path.is_file():
+    """Drop the rows of epochs that a resumed run will train again, and one that was cut off.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.is_file():
+        return
+    try:
         kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
-        whole_file.write(path, "".join(kept))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); take out the lines that are no JSON, then go on"
+        ) from None
+    whole_file.write(path, "".join(kept))
 
 
 def whole_lines(path: Path) -> list[str]:

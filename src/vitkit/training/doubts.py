@@ -18,7 +18,7 @@ def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
             f"lr={settings.lr:g} is more than AdamW bears: transformers stop learning at 1e-2; "
             "try lr=1e-3"
         )
-    if settings.batch_size > images:
+    if settings.batch_size > images > 0:  # 0: not counted
         found.append(
             f"batch_size={settings.batch_size} makes an epoch of {images:,} images one step; "
             f"try batch_size={max(images // 8, 1)}"

@@ -74,9 +74,9 @@ def check_by_folds(
     scored is left out.
 
     Raises:
-        ConfigError, DataError: as `plan` and `train`.
+        ConfigError, DataError: as `plan` and `train`, or no image can be read.
     """
-    readable = [row for row, key in enumerate(check.keys) if key is not None]
+    readable = _readable(source, check)
     part = source.subset(readable)
     groups = groups_of(len(source.samples), check.exact, check.near)
     labels = [sample.label or 0 for sample in part.samples]
@@ -87,6 +87,13 @@ def check_by_folds(
     length = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.epochs} epochs"
     how = f"{folds} models ({settings.architecture}, {length}), each trained on the other folds"
     return _suspect(part, np.array(readable), probabilities, len(readable), how)
+
+
+def _readable(source: Source, check: DataCheck) -> list[int]:
+    rows = [row for row, key in enumerate(check.keys) if key is not None]
+    if not rows:
+        raise DataError(f"{source.name} has no image that can be read, so no label to doubt")
+    return rows
 
 
 def _quick(overrides: Sequence[str] | Mapping[str, Any], images: int) -> dict[str, Any]:
@@ -103,14 +110,15 @@ def check_by_classifier(
     """Score the images by a trained model, but for those that it was trained on, if its run tells.
 
     Raises:
-        DataError: a class that the model does not know, or every image was trained on.
+        DataError: a class that the model does not know, or every image is unreadable or was trained
+            on.
     """
     unknown = [name for name in source.classes if name not in classifier.classes]
     if unknown:
         known = ", ".join(classifier.classes[:10])
         raise DataError(f"{source.name} has the class {unknown[0]!r}; the model knows only {known}")
     learned = trained_on(classifier.origin)
-    readable = [row for row, key in enumerate(check.keys) if key is not None]
+    readable = _readable(source, check)
     fresh = [row for row in readable if (check.keys[row] or b"").hex() not in (learned or ())]
     if not fresh:
         raise DataError(

@@ -76,8 +76,10 @@ def fit(
             position.scoring_seconds = agreed(group, time.perf_counter() - started).seconds
             position.seconds = before + position.scoring_seconds
             listen(_epoch_line(settings, row, now(), position.before + position.seconds))
-        elif agreed(group, save=saver.due()).save:
+        elif agreed(group, save=saver.due(epoch=position.step // steps, scored=False)).save:
+            started = time.perf_counter()
             saver.save()
+            position.seconds += agreed(group, time.perf_counter() - started).seconds
         if agreed(group, stop=stop()).stop:
             return False
     return True

@@ -77,12 +77,15 @@ class Saver:
     saved_at: float = field(default_factory=time.monotonic)
     cost: float = 0.0  # seconds that it took the last time
 
-    def due(self, *, epoch: int | None = None) -> bool:
-        """Whether to save after this step, with which the `epoch` of that number ended, if one."""
+    def due(self, *, epoch: int | None = None, scored: bool = True) -> bool:
+        """Whether to save after this step, with which the `epoch` of that number ended, if one.
+
+        Where nobody says how often, one that was not `scored` is not worth it.
+        """
         since = time.monotonic() - self.saved_at
         if self.every is None:
             worth = since * DEAREST >= self.cost
-            return worth and (epoch is not None or since >= LONGEST)
+            return worth and (epoch is not None and scored or since >= LONGEST)
         if self.every.unit == "minute":
             return since >= 60 * self.every.number
         if self.every.unit == "step":

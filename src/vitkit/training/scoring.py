@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vitkit.errors import DataError
 from vitkit.training.distributed import SOLO, Group
 from vitkit.training.sampling import Batch, Split
 from vitkit.training.shards import ShardSplit
@@ -23,6 +24,9 @@ def scores(
     Ranks answer for parts, and all get the whole. Where an answer takes all ranks, as that of a
     sharded model does, those who have no batch left answer for `blank`, (1, C, h, w). `told` gets
     the number of images done, if all ranks are as fast as this one.
+
+    Raises:
+        DataError: not one image can be read.
     """
     mine: list[Batch] = []
     batches = split.once()
@@ -41,6 +45,11 @@ def scores(
     parts = [part for theirs in group.each(mine) for part in theirs]
     if isinstance(split, ShardSplit):
         reunite(split, group)
+    if not parts:
+        raise DataError(
+            "not one image of a split to score on can be read; check its shards, or set "
+            "data.val_fraction=0 data.test_fraction=0"
+        )
     answers, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return answers, labels
 
