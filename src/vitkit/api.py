@@ -63,6 +63,8 @@ def train(
     """
     named = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
     settings = {key: str(value) for key, value in named.items() if value} | overrides
+    if resume and out is None:
+        raise ConfigError("resume=True needs out, the directory of the run to go on with")
     directory = None if out is None else Path(out)
     with joined() as group:
         resume = to_resume(directory, resume, group)

@@ -69,6 +69,8 @@ def train(
     overrides = {**{key: value for key, value in options.items() if value}, **parse(settings or [])}
     if allow_changes and not resume:
         raise ConfigError("--allow-changes goes with --resume; a new run has nothing to change")
+    if resume and out is None:
+        raise ConfigError("--resume needs --out, the directory of the run to go on with")
     with joined() as group:
         resume = to_resume(out, resume, group)
         if resume and out is not None:
