@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import vitkit
 from dropping_server import serving
 from vitkit.data.shards.index import NAME, Shard
+from vitkit.data.shards.order import Reference
 from vitkit.data.shards.remote import Patience
 from vitkit.data.shards.source import ShardSource, open_shards
 from vitkit.data.shards.write import pack
@@ -29,6 +30,7 @@ from vitkit.errors import ConfigError, DataError
 from vitkit.training import shards as shards_module
 from vitkit.training.config import resolve
 from vitkit.training.directory import SHARDS
+from vitkit.training.distributed import Group
 from vitkit.training.sampling import Batch
 from vitkit.training.scoring import scores
 from vitkit.training.settings import TrainSettings
@@ -275,6 +277,20 @@ def test_what_cannot_be_read_is_counted_once_and_replaced(stream: Stream, tmp_pa
             for number in range(3):
                 list(split(source, own, images=10, lost=Lost(0.2)).epoch(settings(), number))
         assert "\n" not in str(caught.value)
+
+
+def test_ranks_tell_one_another_what_could_not_be_read() -> None:
+    class Pair(Group):
+        def each(self, value: Any) -> list[Any]:
+            return [value, (theirs.places, theirs.named)]
+
+    ours, theirs = Lost(0.5), Lost(0.5)
+    for lost, numbers in ((ours, (1, 2)), (theirs, (2, 3))):
+        for number in numbers:
+            lost.add(Reference(0, number), f"0.tar/{number}", "no image", 100)
+    ours.share(Pair())
+    assert ours.places == {Reference(0, number) for number in (1, 2, 3)}
+    assert ours.named == [(f"0.tar/{number}", "no image") for number in (1, 2, 3)]
 
 
 def test_leaving_early_leaves_the_stream_usable(source: ShardSource, stream: Stream) -> None:

@@ -8,7 +8,7 @@ from vitkit.report.curves import Axis, Chart, Values, epoch_axis, nice_ticks, pl
 from vitkit.study.outcome import percent
 from vitkit.study.record import Record
 from vitkit.study.results import Measured
-from vitkit.training.loop import Row
+from vitkit.training.position import Row
 
 TONES = 4  # colours of the style sheet
 NAMES = 96  # user units right of a chart for the names of lines

@@ -11,7 +11,7 @@ from vitkit.errors import DataError
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.training.directory import Run, resumed_settings
-from vitkit.training.loop import Row
+from vitkit.training.position import Row
 
 Z_95 = 1.96  # standard errors on either side of 95 % of a normal distribution
 

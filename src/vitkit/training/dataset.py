@@ -83,6 +83,12 @@ class Dataset:
         inside = {sample.name for sample, of in samples if of == split}
         return tuple(entry for entry in self.summary.unreadable if entry[0] in inside)
 
+    def share_lost(self, group: Group) -> None:
+        """Tell every rank what the others could not read of shards."""
+        for part in self.examples.values():
+            if isinstance(part, ShardSplit):
+                part.lost.share(group)
+
     def account(self) -> DataSummary:
         """The summary, with what was found meanwhile that cannot be read of shards."""
         parts = [part for part in self.examples.values() if isinstance(part, ShardSplit)]

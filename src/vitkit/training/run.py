@@ -369,7 +369,7 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
     Progress of the phase `EVALUATE` tells that training is over, before anything is scored. The
     scores are the first rank's to make, of all ranks' answers.
     """
-    group = prepared.group
+    group, source = prepared.group, prepared.source
     group.wait()  # until the first one has written the weights
     split = next((name for name in ("test", "val") if len(dataset.examples[name])), "")
     if not split:
@@ -386,14 +386,14 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
     answers = scores(engine.probabilities, examples, group, told=told)
     probabilities, labels = (tensor.numpy() for tensor in answers)
     outcome = Outcome(run, prepared, dataset, split, None, probabilities, labels)
+    dataset.share_lost(group)
     if not group.first:
         return outcome
     evaluation = evaluate_predictions(
-        probabilities, labels, prepared.source.classes, temperature=engine.temperature
+        probabilities, labels, source.classes, temperature=engine.temperature
     )
-    unreadable = dataset.unreadable(prepared.source, split)
-    words = in_words(split, of_the_data=split in prepared.source.splits)
-    evaluation = replace(evaluation, split=words, unreadable=unreadable)
+    words = in_words(split, of_the_data=split in source.splits)
+    evaluation = replace(evaluation, split=words, unreadable=dataset.unreadable(source, split))
     text = json.dumps(evaluation.to_json(), indent=2)
     whole_file.write(run.directory / files.EVALUATION, text + "\n")
     save_unreadable(run.directory, dataset.account().unreadable)

@@ -58,6 +58,4 @@ def reunite(split: ShardSplit, group: Group) -> None:
     """Tell every rank what the others have found in their parts of some shards."""
     split.places[:] = [place for places in group.each(split.places) for place in places]
     split.images = len(split.places)
-    found = group.each((split.lost.places, split.lost.named))
-    split.lost.places = set().union(*(places for places, _ in found))
-    split.lost.named = list(dict.fromkeys(entry for _, named in found for entry in named))
+    split.lost.share(group)

@@ -20,6 +20,7 @@ from vitkit.data.shards.samples import Sample
 from vitkit.data.shards.source import ShardSource
 from vitkit.data.stream import Failure, Stream
 from vitkit.errors import DataError, ImageError
+from vitkit.training.distributed import Group
 from vitkit.training.sampling import EVALUATION_BATCH, Batch, check_shares, sizes_of_batches
 from vitkit.training.settings import TrainSettings
 
@@ -47,6 +48,12 @@ class Lost:
             self.named.append((name, reason))
         if len(self.places) > self.limit * images:
             check_unreadable(self.named, images, limit=min(self.limit, (NAMED - 1) / images))
+
+    def share(self, group: Group) -> None:
+        """Tell every rank what the others could not read."""
+        found = group.each((self.places, self.named))
+        self.places = set().union(*(places for places, _ in found))
+        self.named = list(dict.fromkeys(entry for _, named in found for entry in named))
 
 
 @dataclass(slots=True, eq=False)
