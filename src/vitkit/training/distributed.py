@@ -7,6 +7,7 @@ for fails at once, and torchrun ends them.
 
 import contextlib
 import datetime
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def joined() -> Iterator[Group]:
         try:
             yield group
         finally:
+            gc.collect()  # what still holds the group, as copies of a model in cycles do
             dist.destroy_process_group()
 
 
