@@ -93,6 +93,9 @@ def test_the_version(vitkit_command) -> None:
             ["models", "--jsn"],
             "no option '--jsn', did you mean '--json'?; see vitkit models --help",
         ),
+        (["train", "x", "--minutes", "1"], "'--minutes', but a setting: write minutes=VALUE; see"),
+        (["train", "x", "--image-size", "64"], "a setting: write data.image_size=VALUE; see"),
+        (["data", "check", "x", "--fold"], "'--folds'?; see vitkit data check --help"),
         (["models", "--xyz=3"], "no option '--xyz'; see vitkit models --help"),
         (
             ["train", "digits", "--out"],

@@ -15,7 +15,8 @@ def test_packs_and_says_what(vitkit_command, colours: Path, tmp_path: Path) -> N
     assert done.code == 0
     files = sorted(path.name for path in out.iterdir())
     assert files[0] == "shards.json" and len(files) > 4
-    assert done.out.startswith(f"train 60  in {len(files) - 1} shards of {out}")
+    assert done.out.startswith(f"train 60  in {len(files) - 1} shards, 0.")
+    assert done.out.endswith(f" MB: {out}\n")
     assert len(open_source(out).samples) == 60
     assert all(path.stat().st_size <= 20_000 for path in out.glob("*.tar"))
 

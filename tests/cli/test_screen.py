@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitkit.cli.screen import Screen, visible, warn
+from vitkit.cli.screen import Screen, counted, visible, warn
 from vitkit.progress import Progress
 
 
@@ -22,6 +22,25 @@ def test_elsewhere_than_on_a_terminal_it_is_plain_lines(
         "read         1,500/1,500  ",
         "epoch 1/9    loss 0.4  top1 9%",
     ]
+
+
+def test_figures_that_a_terminal_is_too_narrow_for_go_on_below(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setenv("COLUMNS", "40")
+    figures = {"val loss": "1.617", "top1": "25.0%", "time": "0:02 of 0:30"}
+    Screen()(Progress("epoch 1", 9, 9, figures=figures, final=True))
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1      val loss 1.617  top1 25.0%",
+        "             time 0:02 of 0:30",
+    ]
+
+
+def test_one_is_not_many() -> None:
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(2000, "class", "classes") == "2,000 classes"
+    assert [counted(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
 
 
 def test_an_interrupt_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -299,9 +299,13 @@ def test_a_saved_split_is_matched_with_the_data(tmp_path: Path) -> None:
     rows = load_split(tmp_path / "s.csv")
     samples = [Sample("b", 1), Sample("a", 0)]
     assert match_split(samples, ("cat", "dog"), rows) == ["train", "test"]
-    with pytest.raises(DataError, match="'c' is not in the saved split"):
+    with pytest.raises(DataError, match="'c' is not in the saved split; restore the data, take it"):
         match_split([*samples, Sample("c", 0)], ("cat", "dog"), rows)
-    with pytest.raises(DataError, match="'a' of the saved split is not in the data"):
+    with pytest.raises(
+        DataError, match="'a' of the saved split is not in the data any more; restore the data, "
+    ):
         match_split(samples[:1], ("cat", "dog"), rows)
-    with pytest.raises(DataError, match="'b' is 'cow', but 'dog' in the saved split"):
+    with pytest.raises(
+        DataError, match="'b' is 'cow', but 'dog' in the saved split; restore the data, "
+    ):
         match_split(samples, ("cat", "cow"), rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitkit.cli.options import Data, Device, Json, MaxMegabytes, MaxMegapixels
-from vitkit.cli.screen import Screen, visible, warn
+from vitkit.cli.screen import Screen, counted, visible, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,7 +101,8 @@ def show(found: "DataCheck", labels: "LabelCheck | None", page: Path) -> None:
     """The findings as a table, and where the page is."""
     summary = found.summary
     splits = "  ".join(f"{name} {sum(counts):,}" for name, counts in summary.counts.items())
-    typer.echo(f"{summary.images:,} images in {len(summary.classes):,} classes: {splits}\n")
+    classes = counted(len(summary.classes), "class", "classes")
+    typer.echo(f"{counted(summary.images, 'image')} in {classes}: {splits}\n")
     table = [*rows_of(found), *rows_of_labels(found, labels)]
     width = max(len(finding) for finding, _, _ in table)
     typer.echo(f"{'finding':<{width}}  {'files':>7}")

@@ -128,9 +128,23 @@ def run(arguments: Sequence[str]) -> int:
         fault = error.format_message().rstrip(".")
         if hasattr(error, "possibilities"):  # every version of click words this differently
             known = error.possibilities or ()
-            fault = f"no option {error.option_name!r}{nearest(error.option_name, known)}"
+            instead = as_setting(called, error.option_name) or nearest(error.option_name, known)
+            fault = f"no option {error.option_name!r}{instead}"
         path = f"vitkit {called}" if called else "vitkit"
+        if error.ctx is not None:  # a command of a group
+            path = error.ctx.command_path
         raise ConfigError(f"{fault}; see {path} --help") from None
+
+
+def as_setting(command: str | None, option: str) -> str:
+    """The end of a message: how the setting of that name is written, if `train` has one."""
+    if command != "train":
+        return ""
+    from vitkit.training.config import known_keys
+
+    name = option.lstrip("-").replace("-", "_")
+    keys = [key for key in known_keys() if key.rpartition(".")[2] == name]
+    return f", but a setting: write {keys[0]}=VALUE" if len(keys) == 1 else ""
 
 
 def circumstance(error: OSError) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitkit.cli.options import Data, Json, MaxMegabytes
-from vitkit.cli.screen import Screen, visible
+from vitkit.cli.screen import Screen, counted, visible
 
 if TYPE_CHECKING:
     from vitkit.data.shards.write import Packed
@@ -72,5 +72,5 @@ def words(packed: "Packed", folder: Path) -> str:
     """The same for a person."""
     splits = "  ".join(f"{name} {count:,}" for name, count in images_by_split(packed).items())
     size = sum(shard.bytes or 0 for shard in packed.index.shards) / 1e6
-    files = len(packed.index.shards)
-    return visible(f"{splits}  in {files:,} shards of {folder}, {size:,.1f} MB")
+    files = counted(len(packed.index.shards), "shard")
+    return visible(f"{splits}  in {files}, {size:,.1f} MB: {folder}")

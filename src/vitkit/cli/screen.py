@@ -6,6 +6,8 @@ All of it goes to standard error; standard output is for results.
 import sys
 import time
 import unicodedata
+from collections.abc import Sequence
+from math import inf
 from types import TracebackType
 
 from vitkit.progress import Progress
@@ -55,9 +57,10 @@ class Screen:
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the work has come."""
-        figures = visible("  ".join(f"{name} {value}" for name, value in progress.figures.items()))
+        parts = [visible(f"{name} {value}") for name, value in progress.figures.items()]
+        figures = "  ".join(parts)
         if progress.final:
-            self.say(f"{progress.phase:<12} {figures}")
+            self.say(f"{progress.phase:<12} {self.in_rows(parts)}")
         elif self.console.is_terminal:
             self.bar.start()  # once; later calls do nothing
             self.bar.update(
@@ -72,6 +75,16 @@ class Screen:
             self.spoke = time.monotonic()
             self.say(f"{progress.phase:<12} {progress.done:,}/{progress.total:,}  {figures}")
 
+    def in_rows(self, parts: Sequence[str], indent: int = 13) -> str:
+        """The parts side by side, on further rows where the terminal is too narrow for one."""
+        width = self.console.width - indent if self.console.is_terminal else inf
+        rows = [""]
+        for part in parts:
+            if rows[-1] and len(rows[-1]) + 2 + len(part) > width:
+                rows.append("")
+            rows[-1] += "  " * bool(rows[-1]) + part
+        return f"\n{' ' * indent}".join(rows)
+
     def say(self, line: str, style: str | None = None) -> None:
         """One line that stays."""
         self.console.print(line, style=style, markup=False, emoji=False, soft_wrap=True)
@@ -80,6 +93,11 @@ class Screen:
 def warn(line: str) -> None:
     """One line on standard error, whatever the names of files in it hold."""
     sys.stderr.write(f"vitkit: {visible(line)}\n")  # at once, as other ranks may speak too
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things in words: `1 class`, `2,000 classes`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def visible(text: str) -> str:

@@ -196,7 +196,8 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
     from vitkit.training.environment import settled
 
     for reason in resolved.reasons:
-        screen.say(reason)
+        width = screen.console.width if screen.console.is_terminal else len(reason)
+        screen.say(textwrap.fill(reason, width, break_on_hyphens=False))
     groups: dict[str, list[str]] = {}
     for row in settled(resolved):
         groups.setdefault(row.origin, []).append(str(row))
@@ -261,9 +262,9 @@ def show_result(run: "Run") -> None:
     """Where a finished run is, and how good it became."""
     evaluation = run.evaluation
     if evaluation is not None:
+        top5 = f"top-5 {evaluation.top5:.2%}  " if len(evaluation.classes) > 5 else ""
         typer.echo(
-            f"top-1 {evaluation.top1:.2%}  top-5 {evaluation.top5:.2%}  "
-            f"macro-F1 {evaluation.macro_f1:.3f}  "
+            f"top-1 {evaluation.top1:.2%}  {top5}macro-F1 {evaluation.macro_f1:.3f}  "
             f"of {evaluation.images:,} images: {evaluation.split}"
         )
     typer.echo(f"weights  {run.directory / 'best'}")

@@ -14,6 +14,7 @@ from vitkit.data.manifest import csv_lines, save_csv
 from vitkit.errors import ConfigError, DataError
 
 COLUMNS = ("file_name", "label", "split")
+REMEDY = "restore the data, take it as it is with --allow-changes, or start a new run"
 
 
 class SplitRow(NamedTuple):
@@ -109,14 +110,16 @@ def match_split(
     for sample in samples:
         row = saved.pop(sample.name, None)
         if row is None:
-            raise DataError(
-                f"{sample.name!r} is not in the saved split; the data has changed since"
-            )
+            raise DataError(f"{sample.name!r} is not in the saved split; {REMEDY}")
         if row.label != (label := classes[_label(sample)]):
-            raise DataError(f"{sample.name!r} is {label!r}, but {row.label!r} in the saved split")
+            raise DataError(
+                f"{sample.name!r} is {label!r}, but {row.label!r} in the saved split; {REMEDY}"
+            )
         splits.append(row.split)
     if saved:
-        raise DataError(f"{next(iter(saved))!r} of the saved split is not in the data any more")
+        raise DataError(
+            f"{next(iter(saved))!r} of the saved split is not in the data any more; {REMEDY}"
+        )
     return splits
 
 
