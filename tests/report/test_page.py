@@ -276,8 +276,8 @@ def test_what_is_missing_is_left_out() -> None:
     [
         ({"leaks": 1}, "1 image of val and test also in train"),
         ({"conflicts": 1200}, "1,200 images with a copy under another label"),
-        ({"duplicates": 7}, "7 duplicate images,"),
-        ({"duplicates": 1}, "1 duplicate image,"),
+        ({"duplicates": 7}, "7 exact duplicates,"),
+        ({"duplicates": 1}, "1 exact duplicate,"),
         ({"leaks": 1}, "1 image shared between splits"),
         ({"skipped": ("x",)}, "1 file outside the class folders"),
         ({"unreadable": (("a/b.jpg", "cut off"),)}, "1 unreadable file, left out"),

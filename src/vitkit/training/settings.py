@@ -35,6 +35,14 @@ Logs = Annotated[
 ]
 
 
+def _as_text(value: object) -> object:
+    """A number without a unit as text, so that the message about it is of units."""
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+Often = Annotated[str | None, BeforeValidator(_as_text)]
+
+
 class Section(BaseModel):
     """A frozen group of settings that knows no others, each of exactly its type.
 
@@ -147,7 +155,7 @@ class LoraSettings(Section):
 class CheckpointSettings(Section):
     """When a run is saved."""
 
-    every: str | None = None  # "500 steps", "10 minutes", "1 epoch"; None: see `saving.Saver`
+    every: Often = None  # "500 steps", "10 minutes", "1 epoch"; None: see `saving.Saver`
 
 
 class TrainSettings(Section):
