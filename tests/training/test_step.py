@@ -92,7 +92,11 @@ def without_key_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "muon"])
 @pytest.mark.parametrize("parts", [2, 3, 8, 20])
-def test_a_batch_in_parts_gives_the_same_step(make: Make, name: str, parts: int) -> None:
+def test_a_batch_in_parts_gives_the_same_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch, name: str, parts: int
+) -> None:
+    # Products in bfloat16 would turn the last bit of a gradient into as much.
+    monkeypatch.setattr("vitkit.training.muon.gains_from_bf16", lambda device: False)
     given = {**NOTHING_RANDOM, "optimizer": name, "lr": 1e-2 if name == "sgd" else 1e-3}
     given |= {"clip_grad": 0.5, "model.layer_scale": 1.0}
     whole, divided = make(**given), make(**given, accumulate=parts)

@@ -88,13 +88,18 @@ def main() -> None:
     os.environ.setdefault(LARGE_PAGES, "1")  # before torch takes its first memory
     arguments, debug = without_debug(sys.argv[1:])
     try:
-        sys.exit(run(arguments or ["--help"]))
+        code = run(arguments or ["--help"])
     except (VitkitError, OSError) as error:
         line = str(error) if isinstance(error, VitkitError) else circumstance(error)
         if debug or line is None:
             raise
         warn(" ".join(f"{whose()}{line}".split()))
-        sys.exit(2)
+        code = 2
+    if whose():  # one of many ranks: threads of torch may abort while the interpreter ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def whose() -> str:

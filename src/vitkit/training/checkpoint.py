@@ -191,7 +191,7 @@ def save_state(directory: Path | None, learner: Learner, position: Position) -> 
         "position": asdict(position),
     }
     if is_sharded(learner.model):
-        from vitkit.training.sharding import whole
+        from vitkit.training.fsdp import whole
 
         state = whole(state, keep=directory is not None)
     if directory is None:
@@ -217,7 +217,7 @@ def load_state(directory: Path, learner: Learner) -> Position:
         if state["average"] is None:
             state["average"] = state["model"]
         if is_sharded(learner.model):
-            from vitkit.training.sharding import in_shards
+            from vitkit.training.fsdp import in_shards
 
             state = in_shards(state, learner)
         learner.model.load_state_dict(state["model"])

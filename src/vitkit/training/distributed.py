@@ -7,7 +7,6 @@ for fails at once, and torchrun ends them.
 
 import contextlib
 import datetime
-import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +144,6 @@ def joined() -> Iterator[Group]:
         try:
             yield group
         finally:
-            gc.collect()  # what still holds the group, as copies of a model in cycles do
             dist.destroy_process_group()
 
 

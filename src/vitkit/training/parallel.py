@@ -1,6 +1,6 @@
 """One model on many devices: a copy of it on each (DDP), or a part of every tensor (FSDP2).
 
-What only shards need is in `sharding.py`, whose import takes as long as torch's own.
+What only shards need is in `fsdp.py`, whose import takes as long as torch's own.
 """
 
 import contextlib

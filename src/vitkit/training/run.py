@@ -327,7 +327,7 @@ def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
     average = WeightAverage(model, settings.ema) if settings.ema else None
     plain = None
     if settings.parallel == "fsdp" and group.ranks > 1:
-        from vitkit.training.sharding import shard
+        from vitkit.training.fsdp import shard
 
         plain = copy.deepcopy(model).cpu() if group.first else None
         for whole in (model, average.model) if average is not None else (model,):

@@ -147,7 +147,7 @@ class Saver:
         learner = self.learner
         model = learner.predictor
         if is_sharded(model):
-            from vitkit.training.sharding import whole
+            from vitkit.training.fsdp import whole
 
             state = whole(model.state_dict(), keep=learner.group.first)
             if learner.plain is None:
