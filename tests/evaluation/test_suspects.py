@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 
 from vitkit.errors import ConfigError
-from vitkit.evaluation.suspects import confident_class, find_suspects
+from vitkit.evaluation.suspects import agreement, confident_class, find_suspects
+
+
+def test_a_model_that_knows_little_doubts_nothing() -> None:
+    """Its order stays."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 4, 400)
+    probabilities = draw.dirichlet(np.ones(4), 400)  # right one time in four
+    found = find_suspects(probabilities, labels)
+    assert not len(found.likely) and sorted(found.order) == list(range(400))
+    probabilities[np.arange(400), labels] += 1.0
+    assert agreement(probabilities, labels) > 0.5
 
 
 def test_by_hand() -> None:

@@ -109,9 +109,10 @@ def show(found: "DataCheck", labels: "LabelCheck | None", page: Path) -> None:
     for finding, files, words in table:
         typer.echo(visible(f"{finding:<{width}}  {files:>7,}  {words}".rstrip()))
     if labels is not None:
+        weak = "" if labels.trusted else ", too few to doubt any: train longer (epochs=, minutes=)"
         typer.echo(
             f"\nlabels  {labels.scored:,} images scored by {visible(labels.how)}; first choice is "
-            f"the label of {labels.agreement:.0%}, and the weaker that is the longer the list"
+            f"the label of {labels.agreement:.0%}{weak}"
         )
     typer.echo(f"\npage  {page}")
 

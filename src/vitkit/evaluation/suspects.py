@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitkit.errors import ConfigError
 
+LEAST = 0.5  # of the labels, that a model must agree with to doubt others
+
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
@@ -28,7 +30,8 @@ def find_suspects(probabilities: ArrayLike, labels: ArrayLike) -> Suspects:
     How many labels of a class are wrong, the confident joint tells (arXiv, eq. 1): images that some
     other class claims, with at least the share that it gets of its own images on average. Which
     ones, self-confidence: those of the class whose label gets the least (section 3.2, "prune by
-    class"). The number is too large where the model is weak; the order bears that.
+    class"). The number is too large where the model is weak; the order bears that. A model whose
+    first choice is the label of less than half of the images finds none likely.
 
     Raises:
         ConfigError: the shapes do not fit, or a label is no class.
@@ -45,7 +48,7 @@ def find_suspects(probabilities: ArrayLike, labels: ArrayLike) -> Suspects:
     for label in np.unique(y):
         members = most[y[most] == label]
         rank[members] = np.arange(len(members))
-    likely = rank < allowed[y]
+    likely = rank < allowed[y] if knows_enough(agreement(p, y)) else np.zeros(len(y), np.bool_)
     rivals = p.copy()
     rivals[rows, y] = -1.0
     return Suspects(
@@ -54,6 +57,16 @@ def find_suspects(probabilities: ArrayLike, labels: ArrayLike) -> Suspects:
         suggested=np.where(claimed, confident, rivals.argmax(axis=1)),
         suspicion=suspicion,
     )
+
+
+def agreement(p: NDArray[np.floating], y: NDArray[np.int64]) -> float:
+    """The share of images whose label is the first choice; 0 without images."""
+    return float((p.argmax(axis=1) == y).mean()) if len(y) else 0.0
+
+
+def knows_enough(agreement: float) -> bool:
+    """Whether a model that agrees so often may doubt a label at all."""
+    return agreement >= LEAST
 
 
 def _check(p: NDArray[np.float64], y: NDArray[np.int64]) -> None:

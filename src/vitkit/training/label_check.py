@@ -15,7 +15,7 @@ from vitkit.data.check.run import DataCheck
 from vitkit.data.sources import Source
 from vitkit.data.split import load_split
 from vitkit.errors import DataError
-from vitkit.evaluation.suspects import find_suspects
+from vitkit.evaluation.suspects import agreement, find_suspects, knows_enough
 from vitkit.progress import Listener, Progress, silent
 from vitkit.training.config import parse
 from vitkit.training.crossfit import assign_folds, cross_fit
@@ -37,6 +37,11 @@ class LabelCheck:
     left_out: int  # readable images that were not scored, for they were learned from
     agreement: float  # share of the labels, in [0, 1], that are the model's first choice
     how: str  # in words, by what they were scored
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what scored the images knows enough to doubt a label."""
+        return knows_enough(self.agreement)
 
     def to_json(self, source: Source) -> dict[str, Any]:
         """What `vitkit data check --json` prints below `labels`."""
@@ -167,13 +172,12 @@ def _suspect(
     labels = np.array([sample.label or 0 for sample in part.samples], np.int64)[scored]
     suspects = find_suspects(probabilities[scored], labels)
     likely = suspects.likely
-    agreement = float((probabilities[scored].argmax(axis=1) == labels).mean()) if len(scored) else 0
     return LabelCheck(
         rows=rows[scored[likely]],
         suggested=suspects.suggested[likely],
         suspicion=suspects.suspicion[likely],
         scored=len(scored),
         left_out=readable - len(scored),
-        agreement=agreement,
+        agreement=agreement(probabilities[scored], labels),
         how=how,
     )
