@@ -19,7 +19,7 @@ from vitkit.progress import silent
 from vitkit.training import step as steps
 from vitkit.training.dataset import read_dataset
 from vitkit.training.plan import plan
-from vitkit.training.run import make_learner, prepare
+from vitkit.training.prepare import make_learner, prepare
 from vitkit.training.sampling import batches
 from vitkit.training.schedule import Pace
 from vitkit.training.step import train_step

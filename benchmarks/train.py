@@ -25,7 +25,7 @@ from vitkit.progress import silent
 from vitkit.runtime.engine import Engine
 from vitkit.training.config import resolve
 from vitkit.training.dataset import read_dataset
-from vitkit.training.run import make_learner, prepare
+from vitkit.training.prepare import make_learner, prepare
 from vitkit.training.sampling import Examples, batches, steps_per_epoch
 from vitkit.training.schedule import Pace
 from vitkit.training.scoring import scores

@@ -9,7 +9,7 @@ import pytest
 from vitkit.cli import demo
 from vitkit.data.sources import open_source
 from vitkit.training.config import resolve
-from vitkit.training.run import prepare
+from vitkit.training.prepare import prepare
 
 
 def test_its_settings_fit_each_other_and_the_data() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import vitkit
-from vitkit.training.dataset import share_of
+from vitkit.training.dataset import open_data, share_of, to_train_on
 from vitkit.training.sampling import Examples
+from vitkit.training.settings import DataSettings
 
 SIZES = (100, 30, 1)  # images of each class
 
@@ -54,3 +55,14 @@ def test_a_run_learns_from_its_share_and_is_scored_on_the_same_images(
     assert "learned from 4 training images" in (run.directory / "report.html").read_text()
     split = (run.directory / "split.csv").read_text()
     assert split == (finished.directory / "split.csv").read_text()
+
+
+def test_what_is_left_to_train_on_is_known_before_the_split(
+    finished: vitkit.Run, colours: Path, tiny: dict[str, Any]
+) -> None:
+    settings = DataSettings(**{k[5:]: v for k, v in tiny.items() if k.startswith("data.")})
+    lines = (finished.directory / "split.csv").read_text().splitlines()
+    used = sum(line.endswith(",train") for line in lines)
+    assert abs(to_train_on(open_data(colours, settings), settings) - used) <= 1
+    half = settings.model_copy(update={"fraction": 0.5})
+    assert abs(to_train_on(open_data(colours, half), half) - used / 2) <= 1

@@ -18,7 +18,7 @@ from vitkit.models.backbone import Backbone
 from vitkit.training import run as training
 from vitkit.training.config import resolve
 from vitkit.training.distill import Teacher, load_teacher
-from vitkit.training.run import make_learner, prepare
+from vitkit.training.prepare import make_learner, prepare
 from vitkit.training.schedule import Pace
 from vitkit.training.step import Learner, train_step
 from vitkit.training.tune import set_training_mode

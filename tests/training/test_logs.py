@@ -144,7 +144,7 @@ def test_a_run_goes_to_a_log_and_its_rows_to_metrics(
 ) -> None:
     heard: list[Progress] = []
     monkeypatch.setitem(LOGS, "wandb", lambda *given: Failing("row 1"))
-    monkeypatch.setattr("vitkit.training.run.check_installed", lambda names: None)
+    monkeypatch.setattr("vitkit.training.prepare.check_installed", lambda names: None)
     run = vitkit.train(
         colours, out=tmp_path / "run", listen=heard.append, log=["tensorboard", "wandb"], **tiny
     )

@@ -15,7 +15,7 @@ from vitkit.data.sources import Sample, Source
 from vitkit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from vitkit.training.config import Resolved
 from vitkit.training.plan import plan
-from vitkit.training.run import Prepared, make_learner, prepare
+from vitkit.training.prepare import Prepared, make_learner, prepare
 
 QUICK = {"epochs": 1, "batch_size": 16, "device": "cpu", "precision": "fp32"}
 STATISTICS = {"data.mean": [0.4, 0.5, 0.6], "data.std": [0.2, 0.25, 0.3], "data.crop": 0.875}

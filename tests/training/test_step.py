@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vitkit
 from vitkit.models.backbone import Backbone
 from vitkit.training.config import resolve
-from vitkit.training.run import make_learner, prepare
+from vitkit.training.prepare import make_learner, prepare
 from vitkit.training.schedule import Pace
 from vitkit.training.step import Learner, Result, train_step
 from vitkit.training.tune import set_training_mode

@@ -22,7 +22,7 @@ from vitkit.progress import Progress
 if TYPE_CHECKING:
     from vitkit.training.config import Resolved
     from vitkit.training.directory import Run
-    from vitkit.training.run import Prepared
+    from vitkit.training.prepare import Prepared
 
 NAMED = 10  # classes that a plan shows
 
@@ -63,7 +63,7 @@ def train(
     from vitkit.training.directory import check_directory, resumed_settings, to_resume
     from vitkit.training.distributed import joined
     from vitkit.training.plan import plan
-    from vitkit.training.run import prepare
+    from vitkit.training.prepare import prepare
 
     options = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
     overrides = {**{key: value for key, value in options.items() if value}, **parse(settings or [])}

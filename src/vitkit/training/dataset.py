@@ -64,6 +64,15 @@ def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
     return open_source(data, limits=limits)
 
 
+def to_train_on(source: Source, settings: DataSettings) -> int:
+    """About how many images are left once the splits that a source lacks are cut from it."""
+    count = settings.epoch_images or source.trained_on
+    for split, share in (("test", settings.test_fraction), ("val", settings.val_fraction)):
+        if split not in source.splits:
+            count -= round(count * share)
+    return round(count * settings.fraction)
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """The images and their splits."""
