@@ -1,6 +1,7 @@
 """Shards as the images of a run: the same batches wherever it is taken up, on any ranks."""
 
 import io
+import itertools
 import json
 import shutil
 import tarfile
@@ -277,6 +278,24 @@ def test_what_cannot_be_read_is_counted_once_and_replaced(stream: Stream, tmp_pa
             for number in range(3):
                 list(split(source, own, images=10, lost=Lost(0.2)).epoch(settings(), number))
         assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_cannot_be_read_at_all_is_filled_from_the_one_before(
+    tmp_path: Path,
+) -> None:
+    """As a small share of a rank's may be."""
+    source, one = damaged(tmp_path / "x"), settings(batch_size=1, seed=1)
+    with Stream(source, SMALL, batch_size=64, workers=1) as own:
+        shown = prints_of_ones(split(source, own, images=10).epoch(one, 0))
+    assert len(shown) == 10 and not {3, 4, 8} & {number for number, _ in shown}
+    assert all(label == number % 2 for number, label in shown)
+    again = sum(before == after for before, after in itertools.pairwise(shown))
+    assert again == 3
+
+
+def prints_of_ones(batches: Iterator[Batch]) -> list[tuple[int, int]]:
+    """Number and label of each batch's one image."""
+    return [(int(images[0, 0, 0, 0]), int(labels[0])) for images, labels in batches]
 
 
 def test_ranks_tell_one_another_what_could_not_be_read() -> None:

@@ -21,7 +21,10 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
     evaluation, data = report.evaluation, report.data
     found = []
     if report.split == "val":
-        found.append("The best epoch was chosen on these images; expect a bit less on new ones.")
+        also = ", and the temperature of its confidence" if evaluation.temperature != 1.0 else ""
+        found.append(
+            f"The best epoch was chosen on these images{also}; expect a bit less on new ones."
+        )
     if data.leaks:
         found.append(
             f"{_count(data.leaks, 'image')} of val and test also in train: the model may be tested "

@@ -149,18 +149,29 @@ class ShardSplit:
     def _filled(
         self, groups: Generator[list[Sample]], settings: TrainSettings, first: int
     ) -> Iterator[Batch]:
-        """Batches to train on; another image takes the place of one that cannot be read."""
+        """Batches to train on; another image takes the place of one that cannot be read.
+
+        It is of the same batch, or where that has none, as a small share of a rank's may, of the
+        one before.
+        """
+        spare: Batch | None = None
         crop = settings.augment.crop
         seed = settings.seed + (self.rank << 32)  # ranks crop by random numbers of their own
         for images, batch, failed in self._read(groups, crop=crop, seed=seed, first=first):
             taken = list(range(len(batch)))
             good = [place for place in taken if place not in failed]
-            for place in failed:
-                if not good:
+            if not good:
+                if spare is None:
                     name = self.source.name_of(batch[0])
                     raise DataError(f"no image of the batch that has {name} can be read")
+                image, label = spare
+                yield image.expand(len(batch), -1, -1, -1), label.expand(len(batch))
+                continue
+            for place in failed:
                 taken[place] = next((other for other in good if other > place), good[0])
-            yield images[taken] if failed else images, self._labels(batch, taken)
+            shown, labels = images[taken] if failed else images, self._labels(batch, taken)
+            spare = shown[:1].clone(), labels[:1]
+            yield shown, labels
 
     def _read(
         self,
