@@ -1,11 +1,13 @@
 """Running a study: every arm an ordinary training run, the same conditions for all."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitkit import api
+from vitkit.data.sources import open_source
 from vitkit.progress import Listener, Progress, silent
 from vitkit.study.conditions import Conditions, settings_for
 from vitkit.study.design import Arm, Study
@@ -59,6 +61,7 @@ def run_study(
     jobs = list(plan_jobs(study, conditions, directory))
     for job in jobs:
         plan(conditions.data, job.settings)
+    warm_up(conditions.data)
     directory.mkdir(parents=True, exist_ok=True)
     done: dict[str, list[Measured]] = {}
     record = keep(directory, study, conditions, done)
@@ -72,6 +75,12 @@ def run_study(
         if number < len(jobs) and stop():
             return record
     return record
+
+
+def warm_up(data: str) -> None:
+    """Import now what the first arm would else import in its own time: seconds, by the clock."""
+    importlib.import_module("torch._dynamo")  # which torch does with the first optimiser
+    next(open_source(data).some(1), None)
 
 
 def plan_jobs(study: Study, conditions: Conditions, directory: Path) -> Iterator[Job]:

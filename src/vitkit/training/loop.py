@@ -52,14 +52,19 @@ def fit(
         ConfigError: the validation loss is not finite.
     """
     settings, position, group = learner.settings, saver.position, learner.group
-    steps = steps_per_epoch(len(train), settings)
+    steps, asked = steps_per_epoch(len(train), settings), False
+
+    def wanted() -> bool:
+        nonlocal asked
+        asked = asked or stop()  # once is enough, also within the last step of an epoch
+        return asked
 
     def now() -> Pace:
         reserve = (held_out + len(val)) * FORWARD_SHARE * position.image_seconds
         return pace(settings, position, steps, reserve=reserve)
 
     while not now().finished:
-        if not train_epoch(learner, train, saver, now, listen=listen, stop=stop):
+        if not train_epoch(learner, train, saver, now, listen=listen, stop=wanted):
             return False
         if now().finished or worth_scoring(settings, position):
             started, before = time.perf_counter(), position.seconds
@@ -80,7 +85,7 @@ def fit(
             started = time.perf_counter()
             saver.save()
             position.seconds += agreed(group, time.perf_counter() - started).seconds
-        if agreed(group, stop=stop()).stop:
+        if agreed(group, stop=wanted()).stop:
             return False
     return True
 
