@@ -21,6 +21,7 @@ from vitkit.training.auto import (
     NO_HURRY,
     RULES,
     SIDES,
+    STRONG,
     Answer,
     Facts,
     choose,
@@ -224,3 +225,13 @@ def test_a_core_that_multiplies_in_bfloat16_is_given_more(monkeypatch: pytest.Mo
     assert flops(cpu, without_model({})) == 2 * BF16_CORE_FLOPS
     assert flops(cpu, without_model({"threads": 1})) == BF16_CORE_FLOPS
     assert flops(cpu, without_model({"precision": "fp32"})) == 2 * CORE_FLOPS
+
+
+def test_few_images_that_are_seen_often_are_changed_more() -> None:
+    assert answer(FEW).settings.items() >= STRONG.items()
+    for other in (
+        answer(MEDIUM),
+        answer(FEW, recipe="small"),  # what is asked for is what is done
+        answer(8_000, minutes=0.1),  # seen once or twice
+    ):
+        assert not other.settings.keys() & STRONG.keys()

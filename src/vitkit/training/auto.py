@@ -6,7 +6,7 @@ arXiv:2106.14881; arXiv:2104.05704).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from statistics import median
 from typing import Any
@@ -26,6 +26,12 @@ LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
 BF16_CORE_FLOPS = 1.2e11  # on a core that multiplies in bfloat16
 NO_HURRY = 60.0  # minutes that a run which is given none is chosen for
+STRONG = {  # where few images are seen so often that they would be learned by heart (docs/log.md)
+    "batch_size": 48,
+    "augment.shift": 0.0,
+    "augment.scale": (0.35, 1.0),
+    "augment.policy": "trivialaugment",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,14 @@ class Rule:
     visits: int  # that every image should get at least
     why: str
     least: int = SIDES[-1]  # pixels that an image is brought to, for there to be tokens enough
+    beyond: Mapping[str, Any] = field(default_factory=dict)  # the recipe, given so many visits
 
 
 RULES = (
-    Rule(10_000, inf, (COMPACT,), "small", 20, "few images: convolutions before attention"),
+    Rule(
+        *(10_000, inf, (COMPACT,), "small", 20, "few images: convolutions before attention"),
+        beyond=STRONG,
+    ),
     Rule(1_000_000, inf, (COMPACT,), "small", 4, "a mid-sized set: a convolutional stem"),
     Rule(inf, 80, (COMPACT,), "small", 4, "small images: a convolutional stem"),
     Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data", 96),
@@ -94,12 +104,13 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     options = [(name, size) for name in rule.models for size in ([fixed] if fixed else sides)]
     enough = (o for o in options if cost(*o) * rule.visits <= speed * seconds)
     name, size = next(enough, options[-1])
-    recipe = rule.recipe if recipe is None else recipe
     visits = speed * seconds / cost(name, size)
+    beyond = rule.beyond if recipe is None and visits >= rule.visits else {}
+    recipe = rule.recipe if recipe is None else recipe
     show, hint = ("show", "") if given.minutes else ("would show", "; minutes= sets the time")
     return Answer(
         recipe=recipe,
-        settings={"model.name": name} | ({} if fixed else {"data.image_size": size}),
+        settings={"model.name": name, **beyond} | ({} if fixed else {"data.image_size": size}),
         reasons=(
             f"model {name}, recipe {recipe}: {facts.images:,} images of {facts.classes} classes "
             f"and no weights to start from (--init); {rule.why}",
