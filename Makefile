@@ -24,6 +24,7 @@ bench: .venv/installed-dev
 	$(RUN) benchmarks.train
 	$(RUN) benchmarks.loop
 	$(RUN) benchmarks.loading
+	$(RUN) benchmarks.saving
 
 bench-recipes: .venv/installed-dev
 	$(RUN) benchmarks.recipes cifar10

@@ -376,7 +376,7 @@ def test_a_recipe_is_printed_with_what_goes_before_it(vitkit_command, colours: P
     assert not any(setting.startswith("model.") for setting in said["recipe deit"])
     lines = done.out.splitlines()
     assert {"recipe      deit", "length      7 epochs"} <= set(lines)
-    note = "note        batch_size=1024 makes an epoch of 60 images one step; try batch_size=7"
+    note = "note        batch_size=1024 makes an epoch of 43 images one step; try batch_size=5"
     assert note in lines
 
 

@@ -137,7 +137,7 @@ def test_shapes() -> None:
         ("shapes:sed=1", "'sed' is not an option \\(count, size, seed are\\), did you mean 'seed'"),
         ("digits:8", "digits has no options"),
         ("digit", "digit does not exist, did you mean 'digits'"),
-        ("hf-datasets:a/b", "hub are not read"),
+        ("hf-datasets:a/b", "is read for training only; fetch its images"),
     ],
 )
 def test_built_in_mistakes_are_told(data: str, told: str) -> None:
@@ -160,7 +160,7 @@ def test_a_folder_named_like_a_built_in(tmp_path: Path, monkeypatch: pytest.Monk
         ((), "nowhere/at/all", "does not exist; check the path"),
         (("a/1.png",), "a/1.png", "of a kind that is not read; give a folder of class folders"),
         (("a.parquet",), "a.parquet", "of a kind that is not read"),
-        (("shards/0.tar", "shards/1.tar"), "shards", "tar shards, which are not read"),
+        (("shards/0.tar", "shards/1.tar"), "shards", "ends too early.*fetch or pack it again"),
         (("fake.zip",), "fake.zip", "not a readable zip"),
         (("a/notes.txt",), "a", "holds no image"),
         (("a/1.png", "a/2.png"), "a", "holds 2 images but no class folders"),

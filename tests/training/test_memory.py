@@ -9,7 +9,7 @@ import torch
 from vitkit.errors import ConfigError
 from vitkit.models import build, find_config
 from vitkit.training import memory
-from vitkit.training import run as training
+from vitkit.training import prepare as training
 from vitkit.training.config import resolve
 from vitkit.training.memory import check_memory
 
