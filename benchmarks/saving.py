@@ -64,9 +64,9 @@ class Watch:
 def measure(data: str, **settings: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Watch() as watch:
         run = vitkit.train(data, out=Path(folder) / "run", **settings)
-        seconds = run.metrics[-1]["seconds"]
+        epochs, seconds = len(run.metrics), run.metrics[-1]["seconds"]
     return {
-        "epochs": len(run.metrics),
+        "epochs": epochs,
         "seconds": round(seconds, 1),
         "checkpoints": watch.saves,
         "seconds_saving": round(watch.seconds, 2),

@@ -27,7 +27,7 @@ from vitkit.training.position import Position, Row
 from vitkit.training.step import Learner
 from vitkit.whole_file import sync
 
-DEAREST = 0.02  # share of the time that saving may take, where nobody says how often
+DEAREST = 0.01  # share of the time that saving may take but for its first and last, by itself
 LONGEST = 600.0  # seconds without saving, there
 
 
@@ -60,7 +60,7 @@ class Saver:
     """A run's rows of figures, `best/` and `last/`.
 
     Without `every` the end of an epoch is saved, and after ten minutes any step, unless the last
-    time took more than 2 % of the time since. The best weights stay in memory until then: a run
+    time took more than 1 % of the time since. The best weights stay in memory until then: a run
     that dies before goes on from `last/`, and comes to the same weights again.
 
     All ranks of a run ask the same of theirs, as each may hold a part; the first one writes.
