@@ -164,6 +164,9 @@ class _Writes:
     def __exit__(self, *given: Any) -> None:
         self.file.close()
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
 
 def halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
