@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
+import coloured
 import vitkit
 
 # Before torch starts: on models this small, threads would mostly wait for each other, and for
@@ -46,15 +45,7 @@ def unpacked(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three classes of twenty small images, which their colours tell apart."""
-    folder = tmp_path_factory.mktemp("data") / "colours"
-    random = np.random.default_rng(0)
-    for channel, name in enumerate(("blue", "green", "red")):
-        (folder / name).mkdir(parents=True)
-        for number in range(20):
-            pixels = random.integers(0, 120, (12, 10, 3), dtype=np.uint8)
-            pixels[..., 2 - channel] += 130
-            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
-    return folder
+    return coloured.draw(tmp_path_factory.mktemp("data") / "colours", 20, (12, 10))
 
 
 @pytest.fixture(scope="session")

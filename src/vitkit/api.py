@@ -25,7 +25,7 @@ from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training.config import Resolved
 from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings, to_resume
-from vitkit.training.distributed import joined
+from vitkit.training.distributed import Group, joined
 from vitkit.training.plan import plan
 from vitkit.training.run import train as train_resolved
 from vitkit.training.sampling import EVALUATION_BATCH
@@ -67,22 +67,51 @@ def train(
         raise ConfigError("resume=True needs out, the directory of the run to go on with")
     directory = None if out is None else Path(out)
     with joined() as group:
-        resume = to_resume(directory, resume, group)
-        if resume and directory is not None:
-            resolved = resumed_settings(
-                directory, settings, allow_changes=allow_changes, origin="argument"
-            )
-        else:
-            resolved = plan(data, settings, origin="argument", listen=listen)
+        resolved, resume = settle(
+            data,
+            settings,
+            directory,
+            resume=resume,
+            allow_changes=allow_changes,
+            group=group,
+            origin="argument",
+            listen=listen,
+        )
         return train_and_report(
             data,
-            group.of_first(resolved),
+            resolved,
             directory,
             resume=resume,
             allow_changes=allow_changes,
             listen=listen,
             stop=stop,
         )
+
+
+def settle(
+    data: str | Path,
+    overrides: Mapping[str, Any],
+    directory: Path | None,
+    *,
+    resume: bool,
+    allow_changes: bool,
+    group: Group,
+    origin: str = "command line",
+    listen: Listener = silent,
+) -> tuple[Resolved, bool]:
+    """The settings of a run, new or going on, and which of the two it is; alike for all ranks.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: with one line that says what to change.
+    """
+    resume = to_resume(directory, resume, group)
+    if resume and directory is not None:
+        resolved = resumed_settings(
+            directory, overrides, allow_changes=allow_changes, origin=origin
+        )
+    else:
+        resolved = plan(data, overrides, origin=origin, listen=listen)
+    return group.of_first(resolved), resume
 
 
 def train_and_report(

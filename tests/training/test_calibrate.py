@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+import coloured
 import vitkit
 from vitkit.data.sources import open_source
 from vitkit.evaluation.calibration import fit_temperature
@@ -18,15 +18,7 @@ from vitkit.training.checkpoint import fault
 @pytest.fixture(scope="module")
 def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 100 images, of which one in five has the colour of any of the three."""
-    folder = tmp_path_factory.mktemp("data") / "doubtful"
-    random = np.random.default_rng(0)
-    for channel, name in enumerate(("red", "green", "blue")):
-        (folder / name).mkdir(parents=True)
-        for number in range(100):
-            pixels = random.integers(0, 120, (8, 8, 3), dtype=np.uint8)
-            pixels[..., channel if number % 5 else random.integers(3)] += 130
-            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
-    return folder
+    return coloured.draw(tmp_path_factory.mktemp("data") / "doubtful", 100, (8, 8), odd=5)
 
 
 @pytest.fixture(scope="module")

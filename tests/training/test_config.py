@@ -29,7 +29,6 @@ def value_of(overrides: Any, key: str) -> Any:
         ("data.mean=[0.5]", "data.mean", [0.5]),
         ("data.memory_gb=null", "data.memory_gb", None),
         ("device=cpu", "device", "cpu"),
-        ("checkpoint.every=500", "checkpoint.every", "500"),  # which `Every` asks a unit of
         ("precision=bf16", "precision", "bf16"),
         ("model.pool=mean", "model.pool", "mean"),
         ("model.depth=3", "model.depth", 3),

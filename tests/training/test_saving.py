@@ -10,10 +10,12 @@ import vitkit.training.saving as saving
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.models.backbone import Backbone
 from vitkit.training.checkpoint import BEST, LAST, PREVIOUS
+from vitkit.training.config import resolve
 from vitkit.training.directory import METRICS
 from vitkit.training.distributed import SOLO
+from vitkit.training.every import Every
 from vitkit.training.position import Position
-from vitkit.training.saving import DEAREST, LONGEST, Every, Saver
+from vitkit.training.saving import DEAREST, LONGEST, Saver
 
 Clock = list[float]
 
@@ -90,8 +92,9 @@ def test_a_time_is_a_number_and_a_unit(text: str, number: float, unit: str) -> N
 
 @pytest.mark.parametrize("text", ["", "10", "minutes", "0 steps", "1.5 epochs", "-1 steps", "1 s"])
 def test_any_other_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ConfigError, match="500 steps"):
-        Every.parse(text)
+    assert Every.parse(text) is None
+    with pytest.raises(ConfigError, match=r"^checkpoint.every=.*: write '500 steps', '10 min"):
+        resolve({"checkpoint.every": text})
 
 
 def test_steps_minutes_and_epochs_are_counted(

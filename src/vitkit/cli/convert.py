@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitkit.cli.options import Json
+from vitkit.cli.options import Json, ModelOfFile
 from vitkit.cli.screen import Screen, visible
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def convert(
         str | None,
         typer.Option("--format", help="Whose layout SRC has, instead of what its names say."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model of a weights file that cannot say it.")
-    ] = None,
+    model: ModelOfFile = None,
     image_size: Annotated[
         str | None, typer.Option(help="Pixels, 384 or 160x224: positions are resized.")
     ] = None,

@@ -13,6 +13,8 @@ from vitkit.cli.screen import Screen, warn
 
 if TYPE_CHECKING:
     from vitkit.classifier import Classifier
+    from vitkit.data.sources import Limits
+    from vitkit.evaluation.compare import Comparison
     from vitkit.evaluation.metrics import Evaluation
 
 
@@ -44,36 +46,55 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on images, or compare two on the same."""
-    from vitkit import api
     from vitkit.data.sources import Limits
 
     *checkpoints, data = parted(inputs)
     check_new(report)
     classifiers = [load_one(checkpoint, model, device) for checkpoint in checkpoints]
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
-    comparison = None
     with Screen() as screen:
-        if len(classifiers) == 1:
-            evaluation = api.evaluate(
-                classifiers[0],
-                data,
-                split,
-                corruptions=corruptions,
-                limits=limits,
-                listen=screen,
-            )
-        else:
-            comparison = api.compare(
-                classifiers[0],
-                classifiers[1],
-                data,
-                split,
-                corruptions=corruptions,
-                limits=limits,
-                listen=screen,
-            )
-            evaluation = comparison.first
+        evaluation, comparison = measure(classifiers, data, split, corruptions, limits, screen)
     screen.say(f"scored {evaluation.images:,} images: {evaluation.split}")
+    show(evaluation, comparison, checkpoints, as_json=as_json)
+    if report is not None:
+        from vitkit.report.scores import write_scores
+
+        write_scores(report, evaluation, data, checkpoints, comparison)
+        screen.say(f"report {report}")
+    warn_of_unreadable(evaluation)
+
+
+def measure(
+    classifiers: "Sequence[Classifier]",
+    data: str,
+    split: str,
+    corruptions: bool,
+    limits: "Limits",
+    screen: Screen,
+) -> "tuple[Evaluation, Comparison | None]":
+    """The scores of one model, or of the first of two and how they compare."""
+    from vitkit import api
+
+    if len(classifiers) == 1:
+        alone = api.evaluate(
+            classifiers[0], data, split, corruptions=corruptions, limits=limits, listen=screen
+        )
+        return alone, None
+    first, second = classifiers
+    comparison = api.compare(
+        first, second, data, split, corruptions=corruptions, limits=limits, listen=screen
+    )
+    return comparison.first, comparison
+
+
+def show(
+    evaluation: "Evaluation",
+    comparison: "Comparison | None",
+    checkpoints: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """The scores of one model, or two beside each other."""
     if as_json and comparison is not None:
         typer.echo(json.dumps({"models": checkpoints, **comparison.to_json()}, indent=2))
     elif as_json:
@@ -82,12 +103,6 @@ def evaluate(
         scores.show_comparison(comparison, checkpoints)
     else:
         scores.show(evaluation)
-    if report is not None:
-        from vitkit.report.scores import write_scores
-
-        write_scores(report, evaluation, data, checkpoints, comparison)
-        screen.say(f"report {report}")
-    warn_of_unreadable(evaluation)
 
 
 def parted(inputs: Sequence[str]) -> Sequence[str]:

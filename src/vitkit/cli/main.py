@@ -95,7 +95,7 @@ def main() -> None:
             raise
         warn(" ".join(f"{whose()}{line}".split()))
         code = 2
-    if whose():  # one of many ranks: threads of torch may abort while the interpreter ends
+    if whose():  # one of many ranks: threads of gloo may abort while the interpreter ends
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -21,6 +21,9 @@ from vitkit.cli.screen import Screen, visible, warn
 from vitkit.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vitkit.classifier import Classifier
     from vitkit.cli.writer import Writer
     from vitkit.data.sources import Source
     from vitkit.training.distributed import Group
@@ -67,18 +70,10 @@ def predict(
         for note in classifier.notes if group.first else ():
             warn(f"guessed {note}")
         quiet = out is None and sys.stdout.isatty()  # the rows themselves show how far it is
-        failed: list[tuple[str, str]] = []
         with Screen(quiet=quiet or not group.first) as screen, begun(writer, source, group):
-            for answer in classifier.stream(source, features=embed, batch_size=batch_size):
-                name = source.samples[answer.index].name
-                if answer.values is None:
-                    failed.append((name, answer.error))
-                elif embed:
-                    writer.embedding(name, answer.values)
-                else:
-                    prediction = classifier.prediction(answer.values, topk)
-                    writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
-                screen(Progress("predict", answer.index + 1, len(source.samples)))
+            failed = write_rows(
+                classifier, source, writer, screen, embed=embed, topk=topk, batch_size=batch_size
+            )
         if group.ranks > 1 and not writer.rows:
             path.unlink(missing_ok=True)
         failed = [one for those in group.each(failed) for one in those]
@@ -87,19 +82,54 @@ def predict(
             return
     for name, reason in failed:
         warn(f"left out {name}: {reason}")
-    written = [] if out is None else [out] if group.ranks == 1 else parts(out)
     if out is not None:
-        new = f"{rows:,} rows in {out}"
-        many = f"{rows:,} new rows, with those before in {len(written)} parts of {out}"
-        Screen().say(visible(new if group.ranks == 1 else many))
-    if out is not None and as_json:
-        unreadable = [{"file": name, "reason": reason} for name, reason in failed]
-        places = str(out) if group.ranks == 1 else [str(part) for part in written]
-        result = {"out": places, "rows": rows, "unreadable": unreadable}
-        typer.echo(json.dumps(result, indent=2))
+        tell(out, rows, failed, None if group.ranks == 1 else parts(out), as_json=as_json)
     if failed:
         warn(f"{len(failed)} of {total} inputs could not be read")
         raise typer.Exit(1)
+
+
+def write_rows(
+    classifier: "Classifier",
+    source: "Source",
+    writer: "Writer",
+    screen: Screen,
+    *,
+    embed: bool,
+    topk: int,
+    batch_size: int,
+) -> list[tuple[str, str]]:
+    """Write a row for each input; name and reason of those that could not be read."""
+    failed = []
+    for answer in classifier.stream(source, features=embed, batch_size=batch_size):
+        name = source.samples[answer.index].name
+        if answer.values is None:
+            failed.append((name, answer.error))
+        elif embed:
+            writer.embedding(name, answer.values)
+        else:
+            prediction = classifier.prediction(answer.values, topk)
+            writer.prediction(name, [(s.label, s.score) for s in prediction.topk])
+        screen(Progress("predict", answer.index + 1, len(source.samples)))
+    return failed
+
+
+def tell(
+    out: Path,
+    rows: int,
+    failed: "Sequence[tuple[str, str]]",
+    parts: "Sequence[Path] | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Say what was written to `out`, or to its `parts` by many ranks."""
+    many = f"{rows:,} new rows, with those before in {len(parts or ())} parts of {out}"
+    Screen().say(visible(f"{rows:,} rows in {out}" if parts is None else many))
+    if as_json:
+        places = str(out) if parts is None else [str(part) for part in parts]
+        unreadable = [{"file": name, "reason": reason} for name, reason in failed]
+        result = {"out": places, "rows": rows, "unreadable": unreadable}
+        typer.echo(json.dumps(result, indent=2))
 
 
 def begun(writer: "Writer", source: "Source", group: "Group") -> AbstractContextManager[object]:

@@ -58,11 +58,11 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier on a folder of images."""
+    from vitkit import api
     from vitkit.errors import ConfigError
     from vitkit.training.config import parse
-    from vitkit.training.directory import check_directory, resumed_settings, to_resume
+    from vitkit.training.directory import check_directory
     from vitkit.training.distributed import joined
-    from vitkit.training.plan import plan
     from vitkit.training.prepare import prepare
 
     options = {"model.name": model, "recipe": recipe, "init": init, "distill.teacher": teacher}
@@ -72,12 +72,9 @@ def train(
     if resume and out is None:
         raise ConfigError("--resume needs --out, the directory of the run to go on with")
     with joined() as group:
-        resume = to_resume(out, resume, group)
-        if resume and out is not None:
-            resolved = resumed_settings(out, overrides, allow_changes=allow_changes)
-        else:
-            resolved = plan(data, overrides)
-        resolved = group.of_first(resolved)
+        resolved, resume = api.settle(
+            data, overrides, out, resume=resume, allow_changes=allow_changes, group=group
+        )
         if not dry_run:
             run_and_show(
                 data, resolved, out, resume=resume, allow_changes=allow_changes, as_json=as_json

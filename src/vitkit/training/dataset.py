@@ -136,33 +136,56 @@ def read_dataset(
             is not what the resumed run was started with.
     """
     if isinstance(source, ShardSource):
-        changed = directory if resume and allow_changes else None
-        shards, summary = read_shards(
-            source,
-            preprocess,
-            settings,
-            kept=kept_splits(changed, source) if changed is not None else None,
-            rank=group.rank,
-            ranks=group.ranks,
-        )
-        check_shares(min(sizes_of_batches(len(shards["train"]), settings)), group.ranks)
-        if directory is not None and resume and not allow_changes:
-            check_shards(directory, source, shards)
-        announce(summary, {name: len(part) for name, part in shards.items()}, listen)
-        return Dataset(shards["train"].stream, shards, [], (), summary)
-    images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
+        begun = directory if resume else None
+        kept = kept_splits(begun, source) if begun is not None and allow_changes else None
+        ranks = {"rank": group.rank, "ranks": group.ranks}
+        examples, summary = read_shards(source, preprocess, settings, kept=kept, **ranks)
+        if begun is not None and not allow_changes:
+            check_shards(begun, source, examples)
+        dataset = Dataset(examples["train"].stream, examples, [], (), summary)
+    else:
+        images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
+        own = directory if group.first and not resume else None  # a resumed run has its own list
+        check_readable(source, unreadable, settings.data.max_unreadable, own)
+        if directory is not None and resume:
+            read = merged_splits if allow_changes else read_splits
+            chosen = read(source, keys, directory)
+        else:
+            chosen = make_splits(source, keys, settings)
+        dataset = in_splits(source, images, chosen, keys, unreadable, settings, group)
+    parts = dataset.examples
+    check_shares(min(sizes_of_batches(len(parts["train"]), settings)), group.ranks)
+    announce(dataset.summary, {name: len(part) for name, part in parts.items()}, listen)
+    return dataset
+
+
+def check_readable(
+    source: Source, unreadable: Unreadable, limit: float, directory: Path | None
+) -> None:
+    """Accept a few unreadable images, a share of `limit`; else leave the list in `directory`.
+
+    Raises:
+        DataError: they are too many.
+    """
     try:
-        check_unreadable(unreadable, len(source.samples), limit=settings.data.max_unreadable)
+        check_unreadable(unreadable, len(source.samples), limit=limit)
     except DataError as error:
-        if directory is None or resume or not group.first:  # a run has its own list there
+        if directory is None:
             raise
         save_unreadable(directory, unreadable)
         raise DataError(f"{error}; all are listed in {directory / UNREADABLE}") from None
-    if directory is not None and resume:
-        read = merged_splits if allow_changes else read_splits
-        chosen = read(source, keys, directory)
-    else:
-        chosen = make_splits(source, keys, settings)
+
+
+def in_splits(
+    source: Source,
+    images: Tensor | Stream,
+    chosen: list[str],
+    keys: Keys,
+    unreadable: Unreadable,
+    settings: TrainSettings,
+    group: Group,
+) -> Dataset:
+    """The readable images in the splits `chosen` for them, and what is to be said of all."""
     labels = torch.tensor([sample.label or 0 for sample in source.samples])
     examples = {}
     for name in SPLITS:
@@ -176,8 +199,6 @@ def read_dataset(
         used = examples["train"].labels[examples["train"].rows]
         counts = torch.bincount(used, minlength=len(source.classes)).tolist()
         summary = replace(summary, counts={**summary.counts, "train": counts})
-    check_shares(min(sizes_of_batches(len(examples["train"]), settings)), group.ranks)
-    announce(summary, {name: len(part) for name, part in examples.items()}, listen)
     return Dataset(images, examples, chosen, keys, summary)
 
 

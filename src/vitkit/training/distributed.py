@@ -8,6 +8,7 @@ for fails at once, and torchrun ends them.
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -20,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from vitkit.errors import ConfigError, VitkitError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # that torchrun sets
+SETTLING = 0.5  # seconds that threads get to let go of what they hold
 PATIENCE = datetime.timedelta(days=1)  # for a rank that reads or writes while others wait
 LOSSES = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "recvValue failed")
 
@@ -143,6 +145,10 @@ def joined() -> Iterator[Group]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
         try:
             yield group
+            # gloo's threads outlive the group where a model was copied (docs/log.md), and one that
+            # lets go of a tensor needs the interpreter: at whose end that aborts the process. After
+            # an error there is no time: torchrun ends this process too, and it must have said why.
+            time.sleep(SETTLING)
         finally:
             dist.destroy_process_group()
 

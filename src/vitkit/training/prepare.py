@@ -18,10 +18,7 @@ from vitkit.progress import Listener, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.training import tune
 from vitkit.training.config import Resolved
-from vitkit.training.dataset import (
-    open_data,
-    to_train_on,
-)
+from vitkit.training.dataset import open_data, to_train_on
 from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.distributed import SOLO, Group, check_device
 from vitkit.training.doubts import doubts
@@ -30,7 +27,6 @@ from vitkit.training.logs import check_installed
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
 from vitkit.training.parallel import alike, averaging
-from vitkit.training.saving import Every
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights.pretrained import account, load_for
@@ -82,8 +78,6 @@ def prepare(
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
     check_installed(settings.log)
-    if settings.checkpoint.every is not None:
-        Every.parse(settings.checkpoint.every)
     check_device(device, group)
     check_memory(config, settings, device, group)
     teacher = None

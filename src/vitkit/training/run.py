@@ -20,12 +20,7 @@ from vitkit.training import directory as files
 from vitkit.training.calibrate import calibrate
 from vitkit.training.checkpoint import BEST, LAST, fault, load_state, newest
 from vitkit.training.config import Resolved
-from vitkit.training.dataset import (
-    Dataset,
-    read_dataset,
-    save_unreadable,
-    write_dataset,
-)
+from vitkit.training.dataset import Dataset, read_dataset, save_unreadable, write_dataset
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.distributed import joined
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
@@ -33,7 +28,7 @@ from vitkit.training.logs import sending
 from vitkit.training.loop import Diverged, fit
 from vitkit.training.position import Position
 from vitkit.training.prepare import Prepared, make_learner, own_state, prepare
-from vitkit.training.saving import Every, Saver
+from vitkit.training.saving import Saver
 from vitkit.training.scoring import scores
 from vitkit.training.step import Learner
 from vitkit.weights import store
@@ -151,7 +146,7 @@ def train_prepared(
             classes=prepared.source.classes,
             preprocess=prepared.preprocess.to_timm(),
         ),
-        every=Every.parse(settings.checkpoint.every) if settings.checkpoint.every else None,
+        every=settings.checkpoint.often,
         saved_step=-1 if done is None else done.step,
     )
     config = {row.key: row.value for row in prepared.resolved.rows()}

@@ -2,14 +2,11 @@
 
 import copy
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
 
-from vitkit.errors import ConfigError
 from vitkit.models.backbone import Backbone
 from vitkit.training import tune
 from vitkit.training.checkpoint import (
@@ -22,6 +19,7 @@ from vitkit.training.checkpoint import (
 )
 from vitkit.training.directory import METRICS
 from vitkit.training.distributed import agreed
+from vitkit.training.every import Every
 from vitkit.training.parallel import is_sharded
 from vitkit.training.position import Position, Row
 from vitkit.training.step import Learner
@@ -29,30 +27,6 @@ from vitkit.whole_file import sync
 
 DEAREST = 0.01  # share of the time that saving may take but for its first and last, by itself
 LONGEST = 600.0  # seconds without saving, there
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """How often: `500 steps`, `10 minutes`, `2 epochs`."""
-
-    number: float
-    unit: Literal["step", "minute", "epoch"]
-
-    @classmethod
-    def parse(cls, text: str) -> "Every":
-        """Read what a setting says.
-
-        Raises:
-            ConfigError: it is not a number above zero with one of the units.
-        """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(step|minute|epoch)s?", text.strip())
-        number = float(match[1]) if match else 0.0
-        if match is None or not number or (match[2] != "minute" and number % 1):
-            raise ConfigError(
-                f"checkpoint.every={text!r} is no time between checkpoints; write '500 steps', "
-                "'10 minutes' or '1 epoch'"
-            )
-        return cls(number, cast(Literal["step", "minute", "epoch"], match[2]))
 
 
 @dataclass(slots=True)

@@ -4,11 +4,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from vitkit.data.augment.pipeline import Augment
 from vitkit.data.crop import RandomCrop
 from vitkit.data.mix import Mix
 from vitkit.runtime.device import Precision
+from vitkit.training.every import RULE, Every
 
 DEFAULT_MODEL = "vit_tiny_patch16_224"
 
@@ -35,12 +37,13 @@ Logs = Annotated[
 ]
 
 
-def _as_text(value: object) -> object:
-    """A number without a unit as text, so that the message about it is of units."""
-    return str(value) if isinstance(value, (int, float)) else value
+def _often(value: object) -> str | None:
+    if value is not None and Every.parse(str(value)) is None:
+        raise PydanticCustomError("every", RULE)
+    return None if value is None else str(value)
 
 
-Often = Annotated[str | None, BeforeValidator(_as_text)]
+Often = Annotated[str | None, BeforeValidator(_often)]
 
 
 class Section(BaseModel):
@@ -156,6 +159,11 @@ class CheckpointSettings(Section):
     """When a run is saved."""
 
     every: Often = None  # "500 steps", "10 minutes", "1 epoch"; None: see `saving.Saver`
+
+    @property
+    def often(self) -> Every | None:
+        """The same, read."""
+        return None if self.every is None else Every.parse(self.every)
 
 
 class TrainSettings(Section):
