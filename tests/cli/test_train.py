@@ -53,7 +53,9 @@ def test_a_folder_becomes_a_run(
         f"report   {tmp_path / 'run' / 'report.html'}",
     ]
     lines = done.err.splitlines()
-    given = settings_by_origin(done.err)["command line"]
+    said = settings_by_origin(done.err)
+    assert "--dry-run" in said["defaults"]  # which has them one by one
+    given = said["command line"]
     assert {"epochs=4", "data.image_size=[8,8]", "model.name=vit_tiny_patch16_224"} <= given
     assert "images       train 43  val 5  test 12" in lines
     assert [line.split()[:2] for line in lines[-4:]] == [["epoch", f"{n}/4"] for n in (1, 2, 3, 4)]

@@ -188,8 +188,8 @@ def interruptible(screen: Screen) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def show_settings(screen: Screen, resolved: "Resolved") -> None:
-    """Every setting by its origin, the defaults last; and why, where it was chosen."""
+def show_settings(screen: Screen, resolved: "Resolved", *, defaults: bool = False) -> None:
+    """The settings by their origin, `defaults` last or only counted; and why, if chosen."""
     from vitkit.training.environment import settled
 
     for reason in resolved.reasons:
@@ -198,9 +198,11 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
     groups: dict[str, list[str]] = {}
     for row in settled(resolved):
         groups.setdefault(row.origin, []).append(str(row))
-    defaults = groups.pop("default", [])
+    rest = groups.pop("default", [])
+    if not defaults:
+        rest = [f"the other {len(rest)}, which --dry-run shows and config.yaml holds"]
     title = max(map(len, (*groups, "defaults"))) + 2
-    for origin, rows in (*groups.items(), ("defaults", defaults)):
+    for origin, rows in (*groups.items(), ("defaults", rest)):
         lines = textwrap.wrap(
             " ".join(rows),
             max(screen.console.width, 40 + title) - title,
@@ -213,7 +215,7 @@ def show_settings(screen: Screen, resolved: "Resolved") -> None:
 
 def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     """What a run would do."""
-    show_settings(Screen(), prepared.resolved)
+    show_settings(Screen(), prepared.resolved, defaults=True)
     plan = describe_plan(prepared)
     if as_json:
         typer.echo(json.dumps(plan, indent=2))
