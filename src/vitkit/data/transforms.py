@@ -97,11 +97,15 @@ class Preprocess:
         return pixels.reshape(height, width, -1).transpose(2, 0, 1).copy()  # Pillow's is read-only
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """To the range that the model was trained on: (B, C, h, w) uint8 -> float32."""
+        """To the range that the model was trained on: (B, C, h, w) uint8 -> float32.
+
+        Pixels lie in memory channels last, in which convolutions are up to four times as fast.
+        """
         shape = (1, self.channels, 1, 1)
         mean = torch.tensor(self.mean, device=batch.device).view(shape)
         std = torch.tensor(self.std, device=batch.device).view(shape)
-        return batch.float().div_(255).sub_(mean).div_(std)
+        pixels = batch.to(torch.float32, memory_format=torch.channels_last)
+        return pixels.div_(255).sub_(mean).div_(std)
 
     def renormalise(self, batch: Tensor, before: "Preprocess") -> Tensor:
         """From the range of another model to that of this one: (B, C, h, w) -> the same."""
