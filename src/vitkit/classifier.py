@@ -17,7 +17,10 @@ from vitkit.data.image import decode, from_pil, read_file
 from vitkit.data.loader import default_workers, look_ahead
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
-from vitkit.errors import CheckpointError, ConfigError, ImageError
+from vitkit.errors import CheckpointError, ConfigError, ImageError, nearest
+from vitkit.explain.explanation import Explanation
+from vitkit.explain.methods import METHODS, default_method, explain_batch
+from vitkit.explain.target import Target
 from vitkit.models.backbone import Backbone
 from vitkit.progress import Listener, silent
 from vitkit.runtime.device import Precision, choose_device
@@ -187,6 +190,81 @@ class Classifier:
         waiting = look_ahead(read, indices, workers=workers, ahead=ahead)
         while chunk := list(islice(waiting, batch_size)):
             yield chunk
+
+    def explain(
+        self,
+        image: ImageLike,
+        method: str | None = None,
+        target: str | None = None,
+        *,
+        against: str | None = None,
+        **options: Any,
+    ) -> Explanation:
+        """What in one image speaks for a class: `target`, or the best one.
+
+        `method` is one of `explain.methods.METHODS`, by default the model's own; with `against` the
+        class is held against another one: what speaks for the first and not for the second. Other
+        `options` are the method's, such as `layer=-1`.
+
+        Raises:
+            ImageError: the image cannot be read.
+            ConfigError: an unknown method, option or class, or a method that the model is not for.
+        """
+        pixels = self.preprocess.fit(to_rgb(image))
+        return self.explain_pixels(pixels, method, target, against=against, **options)
+
+    def explain_pixels(
+        self,
+        pixels: NDArray[np.uint8],
+        method: str | None = None,
+        target: str | None = None,
+        *,
+        against: str | None = None,
+        **options: Any,
+    ) -> Explanation:
+        """As `explain`, of a model input as `preprocess.fit` makes it: (C, h, w)."""
+        name = method or default_method(self.model)
+        batch = torch.from_numpy(pixels)[None]
+        shares = self.engine.probabilities(batch)[0]
+        label = int(shares.argmax()) if target is None else self.label_of(target)
+        other = None if against is None else self.label_of(against)
+        if label == other:
+            raise ConfigError(f"against={against!r} is the target itself; choose another class")
+        x = self.preprocess.normalise(batch.to(self.engine.device))
+        asked = Target(
+            torch.tensor([label], device=x.device),
+            None if other is None else torch.tensor([other], device=x.device),
+        )
+        grid = explain_batch(self.model, x, name, asked, **options)[0].cpu().numpy()
+        return Explanation(
+            image=np.ascontiguousarray(
+                np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
+            ),
+            grid=grid,
+            method=name,
+            label=self.classes[label],
+            score=float(shares[label]),
+            against=against or "",
+            signed=METHODS[name].signed,
+        )
+
+    def predict_pixels(self, pixels: NDArray[np.uint8], topk: int = 5) -> Prediction:
+        """The best classes of one model input as `preprocess.fit` makes it: (C, h, w)."""
+        return self.prediction(
+            self.engine.probabilities(torch.from_numpy(pixels)[None])[0].numpy(), topk
+        )
+
+    def label_of(self, name: str) -> int:
+        """The number of a class.
+
+        Raises:
+            ConfigError: the model does not know it; the nearest is named.
+        """
+        if name not in self.classes:
+            hint = nearest(name, self.classes)
+            known = f"it has {len(self.classes):,} classes" if self.classes else "it has no head"
+            raise ConfigError(f"the model knows no class {name!r}{hint}; {known}")
+        return self.classes.index(name)
 
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint directory that `vitkit.load` and timm's `local-dir:` open.

@@ -35,6 +35,12 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text, "utf-8", errors="surrogateescape", newline="")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file of bytes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a directory's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 import vitkit
-from vitkit.cli import convert, data, demo, doctor, evaluate, inspect, models, predict, study, train
+from vitkit.cli import (
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    inspect,
+    models,
+    predict,
+    study,
+    train,
+)
 from vitkit.cli.screen import warn
 from vitkit.errors import ConfigError, VitkitError, nearest
 
@@ -21,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "study": study.study,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "explain": explain.explain,
     "convert": convert.convert,
     "doctor": doctor.doctor,
 }

@@ -62,8 +62,8 @@ class SequencePool(nn.Module):
         self.on_map: MapListener | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.attention(x).softmax(dim=1).mT  # (B, 1, N)
+        weights = self.attention(x).softmax(dim=1).mT[:, None]  # (B, 1, 1, N)
         if self.on_map is not None:
-            self.on_map(weights[:, None])
-        pooled: Tensor = (weights.to(x.dtype) @ x)[:, 0]  # autocast may widen a softmax
+            self.on_map(weights)
+        pooled: Tensor = (weights[:, 0].to(x.dtype) @ x)[:, 0]  # autocast may widen a softmax
         return pooled  # (B, D)

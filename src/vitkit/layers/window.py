@@ -99,14 +99,16 @@ def attend_in_windows(
     of the windows of every image. The rest is as in `attend`; `on_map` receives
     (B * windows, H, N, N).
     """
-    num_heads, each = len(bias), bias.shape  # (H, N, N)
+    num_heads = len(bias)
     bias = bias[None] if mask is None else bias + mask[:, None]  # (1 or windows, H, N, N)
-    # Windows of one image stand beside its heads, so that one bias broadcasts over the batch.
-    q, k, v = (t.unflatten(0, (-1, len(bias))).flatten(1, 2) for t in (q, k, v))
-    bias = bias.flatten(0, 1)[None]  # (1, windows * H, N, N)
-    listen = None if on_map is None else lambda maps: on_map(maps.reshape(-1, *each))
-    y = attend(q, k, v, bias, scale=scale, dropout=dropout, on_map=listen)
-    y = y.reshape(-1, num_heads, *y.shape[2:])  # (B * windows, H, N, d)
+    if on_map is None:
+        # Windows of one image stand beside its heads, so that one bias broadcasts over the batch.
+        q, k, v = (t.unflatten(0, (-1, len(bias))).flatten(1, 2) for t in (q, k, v))
+        bias = bias.flatten(0, 1)[None]  # (1, windows * H, N, N)
+    else:  # the very maps that are multiplied, so that a listener can ask for their gradients
+        bias = bias.repeat(len(q) // len(bias), 1, 1, 1)  # (B * windows, H, N, N)
+    y = attend(q, k, v, bias, scale=scale, dropout=dropout, on_map=on_map)
+    y = y.reshape(-1, num_heads, *y.shape[-2:])  # (B * windows, H, N, d)
     return y.transpose(1, 2).flatten(2)
 
 

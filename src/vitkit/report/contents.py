@@ -26,6 +26,31 @@ class Mistake:
     truth: str
     predicted: str
     confidence: float  # of the wrong name, in [0, 1]
+    map: NDArray[np.uint8] | None = None  # what spoke for the wrong name, over the image
+
+
+@dataclass(frozen=True)
+class Look:
+    """An image (h, w, 3) uint8 RGB, and what in it speaks for a class."""
+
+    name: str  # of the file
+    image: NDArray[np.uint8]
+    method: str
+    label: str
+    score: float  # the share that the model gives it, in [0, 1]
+    map: NDArray[np.uint8]  # over the image
+    control: NDArray[np.uint8]  # the same of random numbers
+
+
+@dataclass(frozen=True)
+class Positions:
+    """How alike the position embeddings are, and how far they follow the image's layout."""
+
+    mosaic: NDArray[np.uint8]  # (h, w, 3)
+    score: float  # in [-1, 1]
+    chance: float  # one deviation of the scores of shuffled tables, around 0
+    p_value: float
+    learned: bool  # else they are fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +71,8 @@ class Report:
     history: Sequence[HistoryRow] = ()
     mistakes: Sequence[Mistake] = ()  # any order
     samples: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # class -> (h, w, 3) RGB
+    looks: Sequence[Look] = ()  # images that it was evaluated on
+    positions: Positions | None = None  # None: the model has no position embeddings
     found: Sequence["Shelf"] = ()  # what a check of the images found
     near_leaks: int = 0  # images to test on that are nearly the same as one of an earlier split
     settings: Sequence["Setting"] = ()  # resolved, in order

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from vitkit.explain.picture import enlarge
 from vitkit.report import pictures
 from vitkit.whole_file import replacing
 
@@ -53,6 +54,8 @@ def _environment(package: str) -> jinja2.Environment:
         "duration": duration,
         "short": short,
         "photo": pictures.photo,
+        "whole": pictures.whole,
+        "enlarged": enlarge,
         "heat_map": pictures.heat_map,
         "label_length": label_length,
     }

@@ -11,11 +11,15 @@ from vitkit.errors import DataError
 from vitkit.report.contents import Mistake, Report
 from vitkit.report.examine import doubt_labels, examine
 from vitkit.report.findings import shelves
+from vitkit.report.looks import look, positions, with_maps
 from vitkit.report.page import MISTAKES_SHOWN, SAMPLES_SHOWN
 from vitkit.training.environment import read_environment, settled
 from vitkit.training.run import Outcome
 from vitkit.training.sampling import Examples
 from vitkit.training.shards import ShardSplit
+
+LOOKED_AT = 6  # images whose maps are shown
+MAPPED = 12  # mistakes that get one
 
 
 def gather(outcome: Outcome) -> Report:
@@ -27,6 +31,9 @@ def gather(outcome: Outcome) -> Report:
     if outcome.evaluation is None:
         raise DataError("a run without a test or val split has nothing to report")
     prepared, history = outcome.prepared, outcome.run.metrics
+    classifier = outcome.classifier
+    assert classifier is not None  # which gave the answers that were evaluated
+    worst = mistakes(outcome)
     check = examine(outcome)
     found = (
         []
@@ -41,7 +48,9 @@ def gather(outcome: Outcome) -> Report:
         evaluation=outcome.evaluation,
         split=outcome.split,
         history=history,
-        mistakes=mistakes(outcome),
+        mistakes=with_maps(worst[:MAPPED], classifier) + worst[MAPPED:],
+        looks=[look(classifier, *shown) for shown in firsts(outcome)],
+        positions=positions(classifier),
         samples=samples(outcome),
         found=found,
         near_leaks=0 if check is None else sum(not copy.exact for copy in check.leaks),
@@ -68,6 +77,19 @@ def mistakes(outcome: Outcome) -> list[Mistake]:
             confidence=float(shares[i]),
         )
         for i, (name, image) in zip(worst, pictures(outcome, worst), strict=True)
+    ]
+
+
+def firsts(outcome: Outcome) -> list[tuple[str, NDArray[np.uint8], str]]:
+    """Name, picture and class of the first evaluated image of each of some classes."""
+    if outcome.labels is None:
+        return []
+    found, numbers = np.unique(outcome.labels, return_index=True)
+    shown = pictures(outcome, numbers[:LOOKED_AT].tolist())
+    classes = outcome.prepared.source.classes
+    return [
+        (name, image, classes[label])
+        for (name, image), label in zip(shown, found.tolist(), strict=False)
     ]
 
 

@@ -36,6 +36,11 @@ def photo(image: NDArray[np.uint8]) -> str:
     return _data_uri(picture, "webp", quality=75, method=4)
 
 
+def whole(image: NDArray[np.uint8]) -> str:
+    """An RGB image (h, w, 3) of any size as it is, as a WebP data URI."""
+    return _data_uri(Image.fromarray(np.ascontiguousarray(image)), "webp", quality=80, method=4)
+
+
 def heat_map(shares: NDArray[np.floating]) -> str:
     """A matrix (K, K) in [0, 1] as a PNG data URI with opacity for value.
 

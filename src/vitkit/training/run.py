@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitkit import whole_file
-from vitkit.classifier import load
+from vitkit.classifier import Classifier, load
 from vitkit.data.sources import Source
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
 from vitkit.progress import Listener, Progress, note, silent
@@ -47,6 +47,7 @@ class Outcome:
     evaluation: Evaluation | None = None
     probabilities: NDArray[np.float32] | None = None  # (n, K), of that split's images
     labels: NDArray[np.int64] | None = None  # (n,), of the same
+    classifier: Classifier | None = None  # the weights that were evaluated
 
 
 def train(
@@ -214,7 +215,7 @@ def evaluate_run(run: Run, prepared: Prepared, dataset: Dataset, listen: Listene
 
     answers = scores(engine.probabilities, examples, group, told=told)
     probabilities, labels = (tensor.numpy() for tensor in answers)
-    outcome = Outcome(run, prepared, dataset, split, None, probabilities, labels)
+    outcome = Outcome(run, prepared, dataset, split, None, probabilities, labels, classifier)
     dataset.share_lost(group)
     if not group.first:
         return outcome

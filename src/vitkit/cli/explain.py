@@ -1,0 +1,221 @@
+"""`vitkit explain`."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitkit.cli.faithfulness import faithfulness
+from vitkit.cli.options import (
+    Checkpoint,
+    Device,
+    Json,
+    MaxMegabytes,
+    MaxMegapixels,
+    ModelOfFile,
+)
+from vitkit.cli.screen import Screen, visible, warn
+from vitkit.progress import Progress
+
+if TYPE_CHECKING:
+    from vitkit.classifier import Classifier
+    from vitkit.data.sources import Source
+    from vitkit.report.explained import Explained
+
+ALL = "all"
+SLOW = ("integrated_gradients", "occlusion")  # many passes for one image: only if asked for
+
+
+def explain(
+    checkpoint: Checkpoint,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Images, folders, zips or globs.")
+    ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="relevance, rollout, gradcam, ...; several times, or all."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="What to explain; default: the best class.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="What speaks for the target, not for this.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the method, such as layer=3 or head=0."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Show the cells as they are.")] = False,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the map over the image.")] = 0.6,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Write .npz files too.")] = False,
+    faithful: Annotated[
+        bool,
+        typer.Option(
+            "--faithfulness", help="Test methods against random maps: a table, no pictures."
+        ),
+    ] = False,
+    images: Annotated[int, typer.Option(min=1, help="With --faithfulness: how many.")] = 200,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new directory; default: runs/explain-NAME.")
+    ] = None,
+    model: ModelOfFile = None,
+    device: Device = "auto",
+    max_megapixels: MaxMegapixels = 50,
+    max_megabytes: MaxMegabytes = 64,
+    as_json: Json = False,
+) -> None:
+    """Show what in images speaks for a class: a picture for each, and a page.
+
+    Without --method every quick one is shown; beside them always `random`, which knows nothing.
+    """
+    from vitkit.classifier import load
+    from vitkit.data.sources import Limits, open_inputs
+    from vitkit.report.explained import PAGE, place, write_explained
+
+    limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
+    with Screen() as screen:
+        classifier = load(checkpoint, model=model, device=device, listen=screen)
+    for note in classifier.notes:
+        warn(f"guessed {note}")
+    methods = choose(classifier, method or [])
+    options = read_options(methods, option or [])
+    if faithful:
+        faithfulness(classifier, inputs, methods, options, images, limits, as_json=as_json)
+        return
+    check_classes(classifier, target, against)
+    source = open_inputs(inputs, limits=limits)
+    directory = place(checkpoint, out)
+    explained: list[Explained] = []
+    failed: list[tuple[str, str]] = []
+    with Screen() as screen:
+        for one in explain_each(classifier, source, methods, options, target, against, failed):
+            directory.mkdir(parents=True, exist_ok=True)  # once there is something to put there
+            write_pictures(directory, one, raw=raw, opacity=opacity, arrays=arrays)
+            explained.append(one)
+            screen(Progress("explain", len(explained) + len(failed), len(source.samples)))
+    if explained:
+        page = write_explained(directory / PAGE, explained, classifier, raw=raw, opacity=opacity)
+        tell(explained, page, as_json=as_json)
+    for name, reason in failed:
+        warn(f"left out {name}: {reason}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def choose(classifier: "Classifier", names: Sequence[str]) -> list[str]:
+    """The methods to show, the control last.
+
+    Raises:
+        ConfigError: one that does not exist, or that the model is not for.
+    """
+    from vitkit.errors import ConfigError
+    from vitkit.explain.methods import CONTROL, METHODS, find_method, methods_for
+
+    possible = methods_for(classifier.model)
+    if not names:
+        chosen = [name for name in possible if name not in SLOW]
+    elif ALL in names:
+        chosen = list(possible)
+    else:
+        chosen = list(dict.fromkeys(names))
+    for name in chosen:
+        if find_method(name).attention and name not in possible:
+            fit = ", ".join(one for one in possible if one != CONTROL)
+            raise ConfigError(
+                f"{name} reads attention, which {classifier.architecture} has none of; "
+                f"choose among {fit}"
+            )
+    order = list(METHODS)
+    return sorted({*chosen, CONTROL}, key=order.index)
+
+
+def read_options(methods: Sequence[str], pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options for each method that has them, by KEY=VALUE.
+
+    Raises:
+        ConfigError: not of that form, or no method that is shown has such an option.
+    """
+    import yaml
+
+    from vitkit.errors import ConfigError, nearest
+    from vitkit.explain.methods import find_method
+
+    options: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {pair} is not KEY=VALUE, such as layer=3")
+        having = [name for name in methods if key in find_method(name).options]
+        if not having:
+            known = sorted({o for name in methods for o in find_method(name).options})
+            raise ConfigError(
+                f"no method that is shown has an option {key!r}{nearest(key, known)}; "
+                f"they have {', '.join(known)}"
+            )
+        for name in having:
+            options[name][key] = yaml.safe_load(text)
+    return options
+
+
+def check_classes(classifier: "Classifier", target: str | None, against: str | None) -> None:
+    """Find out before any image is read that a class is not known."""
+    for name in (target, against):
+        if name is not None:
+            classifier.label_of(name)
+
+
+def explain_each(
+    classifier: "Classifier",
+    source: "Source",
+    methods: Sequence[str],
+    options: dict[str, dict[str, Any]],
+    target: str | None,
+    against: str | None,
+    failed: list[tuple[str, str]],
+) -> "Iterator[Explained]":
+    """Every image that can be read, with its maps; the others go to `failed`."""
+    from vitkit.report.explained import Explained
+
+    seen: Counter[str] = Counter()  # files of the same name in different folders
+    for chunk in classifier.inputs(source, batch_size=8):
+        for one in chunk:
+            name = source.samples[one.index].name
+            if one.pixels is None:
+                failed.append((name, one.error))
+                continue
+            maps = [
+                classifier.explain_pixels(
+                    one.pixels, method, target, against=against, **options[method]
+                )
+                for method in methods
+            ]
+            stem = Path(name).stem
+            yield Explained(name, classifier.predict_pixels(one.pixels), maps, seen[stem])
+            seen[stem] += 1
+
+
+def write_pictures(
+    directory: Path, one: "Explained", *, raw: bool, opacity: float, arrays: bool
+) -> None:
+    """A picture, and perhaps the arrays, of each map of an image."""
+    for each in one.maps:
+        stem = directory / one.file_of(each.method)
+        each.save(stem.with_name(stem.name + ".png"), opacity=opacity, smooth=not raw)
+        if arrays:
+            each.save(stem.with_name(stem.name + ".npz"))
+
+
+def tell(explained: "Sequence[Explained]", page: Path, *, as_json: bool) -> None:
+    """What was made of which image, and where the page is."""
+    if as_json:
+        rows = [one.to_json() for one in explained]
+        typer.echo(json.dumps({"page": str(page), "images": rows}, indent=2))
+        return
+    for one in explained:
+        best = one.prediction
+        typer.echo(visible(f"{one.name}  {best.label} {best.score:.1%}"))
+    typer.echo(f"pictures  {page.parent}")
+    typer.echo(f"page      {page}")

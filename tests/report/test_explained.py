@@ -1,0 +1,105 @@
+"""The page of `vitkit explain`, and the maps of a run's report."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vitkit
+from html_page import Page
+from vitkit.errors import ConfigError
+from vitkit.report.contents import Mistake
+from vitkit.report.explained import SHOWN, Explained, place, ramp, render
+from vitkit.report.looks import look, positions, with_maps
+
+HOSTILE = """<img src=x onerror="alert('1')">&amp;</script>"""
+
+
+@pytest.fixture(scope="module")
+def classifier(finished: vitkit.Run) -> vitkit.Classifier:
+    return finished.load()
+
+
+@pytest.fixture(scope="module")
+def explained(classifier: vitkit.Classifier, colours: Path) -> Explained:
+    image = colours / "red" / "00.png"
+    maps = [classifier.explain(image, m) for m in ("relevance", "occlusion", "random")]
+    return Explained("red/00.png", classifier.predict(image)[0], maps)
+
+
+def shown(classifier: vitkit.Classifier, *several: Explained) -> Page:
+    return Page(render(several, classifier, raw=False, opacity=0.6))
+
+
+def test_the_page_of_one_image(classifier: vitkit.Classifier, explained: Explained) -> None:
+    page = shown(classifier, explained)
+    assert page.headings == ["red/00.png", "Methods"]
+    best = explained.prediction
+    assert f"{best.label} with {best.score:.1%}".replace("%", " %") in " ".join(page.words.split())
+    for words in ("occlusion", "the control: it knows nothing", f"for {best.label}"):
+        assert words in page.words
+    images = [dict(attributes) for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 1 + len(explained.maps)
+    assert all((image["src"] or "").startswith("data:image/") for image in images)
+
+
+def test_both_colour_bars_only_where_both_are_used(
+    classifier: vitkit.Classifier, explained: Explained
+) -> None:
+    unsigned = Explained(explained.name, explained.prediction, explained.maps[:1])
+    for one, bars in ((explained, 2), (unsigned, 1)):
+        page = shown(classifier, one)
+        assert sum(tag == "svg" for tag, _ in page.elements) == bars
+    assert ramp(signed=False)[0] == (68, 1, 84) and ramp(signed=True)[-1] == (127, 59, 8)
+
+
+def test_names_are_text(classifier: vitkit.Classifier, explained: Explained) -> None:
+    hostile = Explained(HOSTILE, explained.prediction, explained.maps)
+    page = shown(classifier, hostile)
+    assert page.headings[0] == HOSTILE
+    assert hostile.file_of("random").isprintable() and "/" not in hostile.file_of("random")
+
+
+def test_many_images_are_counted_and_some_shown(
+    classifier: vitkit.Classifier, explained: Explained
+) -> None:
+    few = Explained("a.png", explained.prediction, explained.maps[-1:])
+    page = shown(classifier, *[few] * (SHOWN + 1))
+    assert f"{SHOWN + 1}" in page.words and f"The first {SHOWN} of {SHOWN + 1}" in page.words
+    assert page.headings.count("a.png") == SHOWN
+
+
+def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert place("runs/flowers", None) == Path("runs/explain-flowers")
+    Path("runs/explain-flowers").mkdir(parents=True)
+    assert place("runs/flowers/", None) == Path("runs/explain-flowers-2")
+    assert place("hf-hub:timm/vit@main", None) == Path("runs/explain-vit")
+    assert place("x", tmp_path / "new") == tmp_path / "new"
+    with pytest.raises(ConfigError, match="exists already"):
+        place("x", tmp_path)
+
+
+def test_a_look_is_the_map_of_the_class(classifier: vitkit.Classifier, colours: Path) -> None:
+    image = classifier.explain(colours / "blue" / "00.png").image
+    seen = look(classifier, "blue/00.png", image, "green")
+    expected = classifier.explain(colours / "blue" / "00.png", "relevance", "green")
+    assert (seen.method, seen.label, seen.score) == ("relevance", "green", expected.score)
+    assert np.array_equal(seen.map, expected.overlay(side=192))
+    assert not np.array_equal(seen.map, seen.control)
+
+
+def test_mistakes_show_what_spoke_for_the_wrong_name(
+    classifier: vitkit.Classifier, colours: Path
+) -> None:
+    image = classifier.explain(colours / "blue" / "00.png").image
+    (mistake,) = with_maps([Mistake("x", image, "blue", "red", 0.9)], classifier)
+    expected = classifier.explain(colours / "blue" / "00.png", "relevance", "red")
+    assert mistake.map is not None and np.array_equal(mistake.map, expected.overlay(side=192))
+
+
+def test_positions_of_a_model_that_has_them(classifier: vitkit.Classifier) -> None:
+    known = positions(classifier)
+    assert known is not None and known.learned
+    assert -1 <= known.score <= 1 and 0 < known.p_value <= 1 and known.chance > 0
+    assert known.mosaic.ndim == 3
