@@ -7,9 +7,11 @@ import pytest
 
 import vitkit
 from html_page import Page
+from vitkit.data.transforms import Preprocess
 from vitkit.errors import ConfigError
 from vitkit.report.contents import Mistake
 from vitkit.report.explained import SHOWN, Explained, place, ramp, render
+from vitkit.report.inside import inside, thoughts
 from vitkit.report.looks import look, positions, with_maps
 
 HOSTILE = """<img src=x onerror="alert('1')">&amp;</script>"""
@@ -28,7 +30,7 @@ def explained(classifier: vitkit.Classifier, colours: Path) -> Explained:
 
 
 def shown(classifier: vitkit.Classifier, *several: Explained) -> Page:
-    return Page(render(several, classifier, raw=False, opacity=0.6))
+    return Page(render(several, classifier))
 
 
 def test_the_page_of_one_image(classifier: vitkit.Classifier, explained: Explained) -> None:
@@ -103,3 +105,35 @@ def test_positions_of_a_model_that_has_them(classifier: vitkit.Classifier) -> No
     assert known is not None and known.learned
     assert -1 <= known.score <= 1 and 0 < known.p_value <= 1 and known.chance > 0
     assert known.mosaic.ndim == 3
+
+
+def test_what_the_head_says_block_by_block(classifier: vitkit.Classifier, colours: Path) -> None:
+    pixels = classifier.preprocess.fit(classifier.explain(colours / "red" / "00.png").image)
+    said = thoughts(classifier, pixels)
+    blocks = len(classifier.model.blocks)
+    assert [each.first for each in said] == [1, *(each.last + 1 for each in said[:-1])]
+    assert said[-1].last == blocks
+    best = classifier.predict_pixels(pixels)
+    assert (said[-1].label, said[-1].score) == (best.label, pytest.approx(best.score))
+
+
+def test_inside(classifier: vitkit.Classifier, explained: Explained) -> None:
+    pixels = explained.maps[0].image.transpose(2, 0, 1)
+    found = inside(classifier, [pixels] * 3)
+    assert found is not None and found.images == 3 and found.positions is not None
+    heads = sum(block.attn.num_heads for block in classifier.model.blocks)
+    for chart in (found.distance, found.evenness):
+        assert chart is not None and len(chart.lines[0].marks) == heads
+    page = Page(render([explained], classifier, inner=found))
+    assert page.headings == ["red/00.png", "Inside", "Methods"]
+    assert sum(tag == "circle" for tag, _ in page.elements) == 2 * heads
+
+
+def test_a_cnn_has_no_inside_and_no_thoughts(colours: Path) -> None:
+    model = vitkit.create_model("convnet_3_32", num_classes=2, image_size=8).eval()
+    cnn = vitkit.Classifier(
+        model, Preprocess(image_size=(8, 8)), ["a", "b"], architecture="convnet_3_32"
+    )
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    assert inside(cnn, [pixels]) is None and thoughts(cnn, pixels) == []
+    assert cnn.explain_pixels(pixels).method == "gradcam" and positions(cnn) is None

@@ -74,6 +74,7 @@ def explain(
     from vitkit.classifier import load
     from vitkit.data.sources import Limits, open_inputs
     from vitkit.report.explained import PAGE, place, write_explained
+    from vitkit.report.inside import inside
 
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
     with Screen() as screen:
@@ -97,7 +98,11 @@ def explain(
             explained.append(one)
             screen(Progress("explain", len(explained) + len(failed), len(source.samples)))
     if explained:
-        page = write_explained(directory / PAGE, explained, classifier, raw=raw, opacity=opacity)
+        shown = [one.maps[0].image.transpose(2, 0, 1) for one in explained]
+        inner = inside(classifier, [each[: classifier.preprocess.channels] for each in shown])
+        page = write_explained(
+            directory / PAGE, explained, classifier, inner=inner, raw=raw, opacity=opacity
+        )
         tell(explained, page, as_json=as_json)
     for name, reason in failed:
         warn(f"left out {name}: {reason}")
@@ -178,6 +183,7 @@ def explain_each(
 ) -> "Iterator[Explained]":
     """Every image that can be read, with its maps; the others go to `failed`."""
     from vitkit.report.explained import Explained
+    from vitkit.report.inside import thoughts
 
     seen: Counter[str] = Counter()  # files of the same name in different folders
     for chunk in classifier.inputs(source, batch_size=8):
@@ -193,7 +199,9 @@ def explain_each(
                 for method in methods
             ]
             stem = Path(name).stem
-            yield Explained(name, classifier.predict_pixels(one.pixels), maps, seen[stem])
+            prediction = classifier.predict_pixels(one.pixels)
+            steps = thoughts(classifier, one.pixels)
+            yield Explained(name, prediction, maps, seen[stem], steps)
             seen[stem] += 1
 
 

@@ -33,9 +33,7 @@ from vitkit.models.vit import ViT
 
 Matrix = NDArray[np.float64]
 SHUFFLES = 199  # a p value can then be as small as 0.005
-DIGITS = (
-    9  # similarities are alike if they agree in so many: rows that are equal differ by rounding
-)
+DIGITS = 9  # decimals in which similarities are alike; of equal rows they differ by rounding
 ROUNDING = 1e-5  # of a score in float32
 SIDE, GAP = 560, 3  # pixels: the longer side of a mosaic in a picture, at least, and between maps
 GREY = (128, 130, 134)

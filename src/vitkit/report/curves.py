@@ -143,6 +143,29 @@ def plot(
     )
 
 
+def scatter(
+    title: str, points: Sequence[Point], axis: Axis, text: Callable[[float], str]
+) -> Chart | None:
+    """Dots along an axis, from 0 up; None where no value is finite."""
+    finite = _finite(points)
+    if not finite:
+        return None
+    low, high = (end(value for _, value in finite) for end in (min, max))
+    y_ticks = nice_ticks(min(low, 0.0), high)
+    x = _scale(axis.low, axis.high, LEFT + 8, WIDTH - RIGHT - 8)
+    y = _scale(y_ticks[0], y_ticks[-1], 220 - BOTTOM, TOP)
+    marks = tuple((x(at), y(value)) for at, value in finite)
+    return Chart(
+        title=title,
+        summary=f"{title} by {axis.title}: from {text(low)} to {text(high)}",
+        height=220,
+        x_title=axis.title,
+        x_ticks=tuple((x(value), words) for value, words in axis.ticks),
+        y_ticks=tuple((y(value), f"{value:g}") for value in y_ticks),
+        lines=(Line(title, "", marks[-1], 0.0, "", tone="main dots", marks=marks),),
+    )
+
+
 def nice_ticks(low: float, high: float, intervals: int = 4) -> list[float]:
     """Round values, about `intervals` steps of 1, 2, 2.5 or 5 times 10^n, around [low, high]."""
     if low >= high:

@@ -15,6 +15,7 @@ from vitkit.explain.explanation import Explanation
 from vitkit.explain.methods import CONTROL, METHODS
 from vitkit.explain.picture import colour
 from vitkit.report import frame
+from vitkit.report.inside import Inside, Said
 
 PAGE = "explain.html"
 SHOWN = 100  # images on the page; there is a picture of every one
@@ -30,6 +31,7 @@ class Explained:
     prediction: Prediction
     maps: Sequence[Explanation]
     number: int = 0  # of several with the same name
+    thoughts: Sequence[Said] = ()  # what the head says block by block
 
     def file_of(self, method: str) -> str:
         """What the picture of a method is called, without its ending."""
@@ -75,15 +77,22 @@ def write_explained(
     explained: Sequence[Explained],
     classifier: Classifier,
     *,
+    inner: Inside | None = None,
     raw: bool = False,
     opacity: float = 0.6,
 ) -> Path:
     """Write the page, whole or not at all."""
-    return frame.write_page(path, render(explained, classifier, raw=raw, opacity=opacity))
+    text = render(explained, classifier, inner=inner, raw=raw, opacity=opacity)
+    return frame.write_page(path, text)
 
 
 def render(
-    explained: Sequence[Explained], classifier: Classifier, *, raw: bool, opacity: float
+    explained: Sequence[Explained],
+    classifier: Classifier,
+    *,
+    inner: Inside | None = None,
+    raw: bool = False,
+    opacity: float = 0.6,
 ) -> str:
     """The page as text."""
     shown = explained[:SHOWN]
@@ -93,6 +102,7 @@ def render(
         images=len(explained),
         architecture=classifier.architecture,
         classes=len(classifier.classes),
+        inside=inner,
         methods=METHODS,
         control=CONTROL,
         side=SIDE,

@@ -55,6 +55,7 @@ def _environment(package: str) -> jinja2.Environment:
         "short": short,
         "photo": pictures.photo,
         "whole": pictures.whole,
+        "exact": pictures.exact,
         "enlarged": enlarge,
         "heat_map": pictures.heat_map,
         "label_length": label_length,

@@ -41,6 +41,11 @@ def whole(image: NDArray[np.uint8]) -> str:
     return _data_uri(Image.fromarray(np.ascontiguousarray(image)), "webp", quality=80, method=4)
 
 
+def exact(image: NDArray[np.uint8]) -> str:
+    """An RGB image (h, w, 3) of few colours or pixels, to the bit, as a PNG data URI."""
+    return _data_uri(Image.fromarray(np.ascontiguousarray(image)), "png", optimize=True)
+
+
 def heat_map(shares: NDArray[np.floating]) -> str:
     """A matrix (K, K) in [0, 1] as a PNG data URI with opacity for value.
 
