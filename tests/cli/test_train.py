@@ -133,6 +133,16 @@ def test_a_dry_run_counts_the_splits_of_the_data(
     assert plan["classes"] == ["blue", "green", "red"]
 
 
+def test_a_dry_run_counts_the_images_of_shards(
+    vitkit_command, colours: Path, settings: list[str], tmp_path: Path
+) -> None:
+    vitkit_command("data", "pack", colours, tmp_path / "shards")
+    done = vitkit_command(
+        "train", tmp_path / "shards", *settings, "--dry-run", "data.loading=sequential"
+    )
+    assert done.code == 0 and ": 60 images" in done.out
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_dry_run_finds_an_out_that_cannot_be_used(
     vitkit_command, finished: vitkit.Run, colours: Path, tmp_path: Path, resume: bool

@@ -67,7 +67,7 @@ def explain(
     max_megabytes: MaxMegabytes = 64,
     as_json: Json = False,
 ) -> None:
-    """Show what in images speaks for a class: a picture for each, and a page.
+    """Show what in images speaks for a class.
 
     Without --method every quick one is shown; beside them always `random`, which knows nothing.
     """

@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import textwrap
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,7 +223,8 @@ def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     classes = plan["classes"]
     named = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
     splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
-    typer.echo(f"data        {visible(plan['data'])}: {plan['images']:,} images")
+    images = f"{plan['images']:,} images" if plan["images"] else "images not counted yet"
+    typer.echo(f"data        {visible(plan['data'])}: {images}")
     typer.echo(f"splits      {splits or 'made by the run'}")
     typer.echo(f"classes     {len(classes)}: {visible(named)}")
     typer.echo(f"model       {plan['model']}, {plan['parameters']:,} parameters")
@@ -242,8 +242,8 @@ def describe_plan(prepared: "Prepared") -> dict[str, Any]:
     source, settings = prepared.source, prepared.resolved.settings
     return {
         "data": source.name,
-        "images": len(source.samples),
-        "splits": Counter(sample.split for sample in source.samples if sample.split),
+        "images": sum(source.counts.values()),
+        "splits": {split: count for split, count in source.counts.items() if split},
         "classes": source.classes,
         "model": settings.architecture,
         "parameters": sum(parameter.numel() for parameter in prepared.model.parameters()),

@@ -3,7 +3,8 @@
 import glob
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -63,9 +64,14 @@ class Source:
     skipped: tuple[str, ...] = ()  # files that lie outside the class folders
 
     @property
+    def counts(self) -> Mapping[str, int]:
+        """Samples by their split, "" for those without; as far as they are known."""
+        return Counter(sample.split or "" for sample in self.samples)
+
+    @property
     def trained_on(self) -> int:
         """Samples that the source does not keep from training."""
-        return sum(sample.split in (None, "train") for sample in self.samples)
+        return self.counts.get("", 0) + self.counts.get("train", 0)
 
     @property
     def splits(self) -> frozenset[str]:

@@ -94,18 +94,18 @@ def project(
         caption = "all embeddings are the same" if count > 1 else "a single embedding"
         return Projection(np.zeros((count, 2)), caption)
     values /= spread
-    pca = PCA(min(FIRST, *values.shape), random_state=seed)
-    reduced = pca.fit_transform(values)
-    flat = np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
-    if method == "pca" or count < 4:
-        shares = (*pca.explained_variance_ratio_, 0.0)[:2]
-        return Projection(flat, "PCA: {:.0%} and {:.0%} of the variance".format(*shares))
-    perplexity = min(perplexity, (count - 1) / 3)
-    start = flat / flat[:, 0].std() + np.random.default_rng(seed).normal(0, 0.01, flat.shape)
-    tsne = TSNE(perplexity=perplexity, init=1e-4 * start, random_state=seed)
     with threadpool_limits(1):  # sums of many threads differ by rounding, and t-SNE enlarges that
-        points = tsne.fit_transform(reduced)
-    return Projection(points.astype(np.float64), f"t-SNE, perplexity {perplexity:.3g}")
+        pca = PCA(min(FIRST, *values.shape), random_state=seed)
+        reduced = pca.fit_transform(values)
+        flat = np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
+        if method == "pca" or count < 4:
+            shares = (*pca.explained_variance_ratio_, 0.0)[:2]
+            return Projection(flat, "PCA: {:.0%} and {:.0%} of the variance".format(*shares))
+        perplexity = min(perplexity, (count - 1) / 3)
+        start = flat / flat[:, 0].std() + np.random.default_rng(seed).normal(0, 0.01, flat.shape)
+        tsne = TSNE(perplexity=perplexity, init=1e-4 * start, random_state=seed)
+        points = tsne.fit_transform(reduced).astype(np.float64)
+    return Projection(points, f"t-SNE, perplexity {perplexity:.3g}")
 
 
 def _checked(features: NDArray[np.floating]) -> Points:
@@ -186,7 +186,7 @@ def sheet(
     shown = _spread_out(spots, int(area / side**2))
     middles = _apart(spots[shown], side)
     kept = _uncovered(middles, side)
-    size, shift = _frame_of(spots, middles[kept], side)
+    size, shift = _page_of(spots, middles[kept], side)
     spots, places = spots + shift, {shown[k]: middles[k] + shift for k in kept}
     plane = _traces(spots, places, frames, FAR * side, size)
     for i, (x, y) in places.items():
@@ -273,7 +273,7 @@ def _uncovered(places: Points, side: int) -> list[int]:
     return kept
 
 
-def _frame_of(spots: Points, middles: Points, side: int) -> tuple[tuple[int, int], Points]:
+def _page_of(spots: Points, middles: Points, side: int) -> tuple[tuple[int, int], Points]:
     """The size of a map for all spots and squares, and what to add to both to be in the middle."""
     edges = np.concatenate([spots - DOT, spots + DOT, middles - side / 2, middles + side / 2])
     low, span = edges.min(axis=0), np.ptp(edges, axis=0)

@@ -102,7 +102,7 @@ class PositionSimilarity:
             raise ConfigError(f"shuffles={shuffles} leaves no control; try {SHUFFLES}")
         alike = _ranks(np.round(self.maps.reshape(cells, cells), DIGITS))
         near = _ranks(-_distances(self.grid))
-        score = float(np.vdot(alike, near)) / cells
+        score = float(np.clip(np.vdot(alike, near) / cells, -1, 1))
         generator = np.random.default_rng(seed)
         orders = (generator.permutation(cells) for _ in range(shuffles))
         chance = np.array([np.vdot(alike.take(p, 0).take(p, 1), near) / cells for p in orders])

@@ -1,5 +1,6 @@
 """Samples that are read shard by shard, from front to back: for sets that no disk holds."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -80,12 +81,14 @@ class ShardSource(Source):
     totals: Mapping[str, int] = field(default_factory=dict)  # samples by split, if all are known
 
     @property
-    def trained_on(self) -> int:
+    def counts(self) -> Mapping[str, int]:
         """As of any source, as far as they are counted."""
-        known = self.totals.get("train")
-        if known is not None:
-            return known
-        return sum(shard.samples or 0 for shard in self.shards if shard.split in (None, "train"))
+        if self.totals:
+            return self.totals
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts[shard.split or ""] += shard.samples or 0
+        return counts
 
     @property
     def splits(self) -> frozenset[str]:
