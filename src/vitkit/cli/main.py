@@ -19,6 +19,7 @@ from vitkit.cli import (
     inspect,
     models,
     predict,
+    serve,
     study,
     train,
 )
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "explain": explain.explain,
+    "serve": serve.serve,
     "convert": convert.convert,
     "doctor": doctor.doctor,
 }

@@ -1,0 +1,269 @@
+"""The HTTP API: images in, answers out."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, Query, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+import vitkit
+from vitkit.classifier import Classifier, load
+from vitkit.errors import VitkitError
+from vitkit.serve import protocol
+from vitkit.serve.body import gone, read_image, read_json
+from vitkit.serve.frame import Frame, handle_errors
+from vitkit.serve.measures import Measures
+from vitkit.serve.refused import (
+    BUSY,
+    CLOSING,
+    FAILED,
+    FORBIDDEN,
+    INVALID,
+    LATE,
+    NOT_AN_IMAGE,
+    NOT_FOUND,
+    SLOW,
+    TOO_LARGE,
+    UNAUTHORISED,
+    UNREADABLE,
+    Refused,
+    documented,
+)
+from vitkit.serve.served import Decoder, MapQuestion, Pixels, Served, Stage
+from vitkit.serve.settings import Limits
+
+Result = TypeVar("Result")
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+ASKED = documented(
+    *(INVALID, UNAUTHORISED, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE, BUSY, FAILED, CLOSING, LATE)
+)
+
+
+class Server:
+    """One application: what it serves, and its limits."""
+
+    def __init__(
+        self, classifier: Classifier, *, name: str, limits: Limits, token: str | None = None
+    ) -> None:
+        self.first, self.name, self.limits, self.token = classifier, name, limits, token
+        self.measures = Measures(lambda: self.stage.served.queued)
+        self.stage = Stage(
+            lambda model, title, version: Served(
+                model, name=title, version=version, limits=limits, told=self.measures.batch
+            )
+        )
+        self.decode = Decoder(limits)
+        self.inside = 0  # requests that bring an image
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """From the first request to the last."""
+        await self.stage.put_on(self.first, self.name)
+        try:
+            yield
+        finally:
+            await self.stage.close()
+            self.decode.close()
+
+    def allow(self, request: Request) -> None:
+        """Let in who has the token, where there is one.
+
+        Raises:
+            Refused: it is missing or wrong.
+        """
+        if self.token is None:
+            return
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.encode(), self.token.encode())
+        if kind.lower() != "bearer" or not right:
+            raise Refused(
+                UNAUTHORISED,
+                "send the server's token as `Authorization: Bearer TOKEN`",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    async def answered(self, request: Request, work: Awaitable[Result]) -> Result:
+        """What comes of some work, unless it takes too long or whoever asked leaves.
+
+        Raises:
+            Refused: too late.
+            ClientDisconnect: nobody is there to be answered.
+        """
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone(request))
+        try:
+            await asyncio.wait(
+                (working, leaving),
+                timeout=self.limits.seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if working.done():
+                return working.result()
+            if leaving.done():
+                raise ClientDisconnect
+            raise Refused(LATE, f"the answer was not there within {self.limits.seconds:g} s")
+        finally:
+            working.cancel()
+            leaving.cancel()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place inside, held from before an upload is read until it is answered.
+
+        Raises:
+            Refused: all are taken.
+        """
+        if self.inside >= self.limits.waiting:
+            raise Refused(BUSY, "too many requests wait; try again in 1 s", {"Retry-After": "1"})
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+    async def image(self, request: Request) -> tuple[Served, Pixels]:
+        """The model that takes this request, and the image that it brings."""
+        served = self.stage.served
+        return served, await self.decode(await read_image(request, self.limits), served)
+
+
+def make_app(
+    classifier: Classifier,
+    *,
+    name: str,
+    limits: Limits | None = None,
+    token: str | None = None,
+    hosts: Collection[str] | None = None,
+) -> FastAPI:
+    """An application that serves a classifier under a name.
+
+    With a `token` only who sends it is answered, health and metrics aside. With `hosts` only
+    requests to those names are: a page of a stranger cannot reach a server on the same machine
+    under a name of its own.
+    """
+    server = Server(classifier, name=name, limits=limits or Limits(), token=token)
+    app = FastAPI(
+        title="vitkit",
+        version=vitkit.__version__,
+        summary="Image classification by a model of vitkit",
+        lifespan=server.lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.server = server
+    handle_errors(app)
+    add_images(app, server)
+    protocol.add_routes(app, server)
+    add_measures(app, server)
+    app.add_middleware(Frame, measures=server.measures, hosts=hosts)
+    return app
+
+
+def add_images(app: FastAPI, server: Server) -> None:
+    """`/predict`, `/embed` and `/explain`, which take an image file."""
+    allowed = [Depends(server.allow)]
+
+    @app.post("/predict", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    async def predict(
+        request: Request, topk: Annotated[int, Query(ge=1, le=1000)] = 5
+    ) -> dict[str, Any]:
+        """The best classes of an image."""
+        async with server.place():
+            served, pixels = await server.image(request)
+            row = await server.answered(request, served.probabilities(pixels))
+        best = served.classifier.prediction(row, topk)
+        return {
+            "label": best.label,
+            "score": best.score,
+            "topk": [{"label": s.label, "score": s.score} for s in best.topk],
+            "model": protocol.named(served),
+        }
+
+    @app.post("/embed", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    async def embed(request: Request) -> dict[str, Any]:
+        """The pooled features of an image."""
+        async with server.place():
+            served, pixels = await server.image(request)
+            row = await server.answered(request, served.features(pixels))
+        return {"embedding": row.tolist(), "model": protocol.named(served)}
+
+    @app.post("/explain", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    async def explain(
+        request: Request,
+        method: Annotated[str | None, Query(max_length=64)] = None,
+        target: Annotated[str | None, Query(max_length=1000)] = None,
+        against: Annotated[str | None, Query(max_length=1000)] = None,
+    ) -> dict[str, Any]:
+        """What in an image speaks for a class."""
+        async with server.place():
+            served, pixels = await server.image(request)
+            asked = MapQuestion(pixels, method, target, against)
+            found = await server.answered(request, served.explain(asked))
+        return {
+            "method": found.method,
+            "target": found.label,
+            "against": found.against or None,
+            "score": found.score,
+            "signed": found.signed,
+            "grid": found.grid.tolist(),
+            "image_size": list(found.image.shape[:2]),
+            "model": protocol.named(served),
+        }
+
+
+def add_measures(app: FastAPI, server: Server) -> None:
+    """`/metrics`, and the change of the model."""
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """What the server counts, for Prometheus."""
+        return Response(server.measures.text(), media_type=server.measures.content_type)
+
+    @app.post(
+        "/v2/repository/models/{name}/load",
+        dependencies=[Depends(server.allow)],
+        responses=documented(INVALID, UNAUTHORISED, FORBIDDEN, NOT_FOUND, SLOW, TOO_LARGE, FAILED),
+        openapi_extra=protocol.LOAD_BODY,
+    )
+    async def change(request: Request, name: str) -> dict[str, Any]:
+        """Serve another checkpoint from now on; what was asked is answered by the one before."""
+        if server.token is None:
+            raise Refused(FORBIDDEN, "the model changes only where the server has a --token")
+        if name != server.stage.served.name:
+            raise Refused(NOT_FOUND, f"no model is called {name!r}")
+        path = protocol.checkpoint_of(await read_json(request, server.limits))
+        classifier = await asyncio.to_thread(open_checkpoint, path, server)
+        return protocol.named(await server.stage.put_on(classifier, name))
+
+
+def open_checkpoint(path: str, server: Server) -> Classifier:
+    """A classifier that can take the place of the one that is served.
+
+    Raises:
+        Refused: it cannot be opened.
+    """
+    engine = server.stage.served.classifier.engine
+    try:
+        return load(Path(path), device=str(engine.device), precision=engine.precision)
+    except VitkitError:
+        raise Refused(
+            INVALID, "the checkpoint cannot be opened; try `vitkit inspect` on it"
+        ) from None

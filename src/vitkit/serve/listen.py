@@ -1,0 +1,67 @@
+"""An application behind a socket, until it is told to end."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from vitkit.errors import ConfigError
+
+GRACE = 30  # seconds that requests have to be answered once the server is to end
+IDLE = 5  # seconds that a connection stays open without a request
+BACKLOG = 2048  # connections that the system holds until they are taken
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which after SIGINT or SIGTERM answers what it took and then ends in peace."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that end a server, and do not send them again afterwards."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen(app: FastAPI, host: str, port: int, *, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what was taken. `say` is told the address.
+
+    Raises:
+        ConfigError: the port cannot be listened at.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+        timeout_keep_alive=IDLE,
+    )
+    with bound(host, port) as listener:
+        say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
+        Server(config).run(sockets=[listener])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno) if known else "no such host"
+        raise ConfigError(
+            f"--host {host} --port {port} cannot be listened at ({reason}); "
+            "choose another, or --port 0 for a free one"
+        ) from None

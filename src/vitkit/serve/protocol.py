@@ -1,0 +1,277 @@
+"""The Open Inference Protocol, version 2, over HTTP (kserve.github.io, "V2 protocol").
+
+One model, one version at a time. It takes images as tensors of pixels, `UINT8` of shape
+[n, height, width, 3] in RGB, or as files, `BYTES` of shape [n] in base64, under the name `images`;
+it gives `probabilities`, `FP32` of shape [n, K], and `labels`, `BYTES` of shape [n].
+"""
+
+import asyncio
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import Depends, FastAPI, Request
+from numpy.typing import NDArray
+
+import vitkit
+from vitkit.serve.body import read_json
+from vitkit.serve.refused import (
+    BUSY,
+    CLOSING,
+    FAILED,
+    INVALID,
+    LATE,
+    NOT_AN_IMAGE,
+    NOT_FOUND,
+    SLOW,
+    TOO_LARGE,
+    UNAUTHORISED,
+    UNREADABLE,
+    Refused,
+    documented,
+)
+from vitkit.serve.served import Pixels, Served
+
+if TYPE_CHECKING:
+    from vitkit.serve.app import Server
+
+INPUT, SHARES, LABELS = "images", "probabilities", "labels"
+MOST = 64  # images of a request
+LOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["parameters"],
+                    "properties": {
+                        "parameters": {
+                            "type": "object",
+                            "required": ["checkpoint"],
+                            "properties": {"checkpoint": {"type": "string"}},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+TENSOR: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "shape", "datatype", "data"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "datatype": {"type": "string"},
+        "data": {"type": "array"},
+    },
+}
+INFER_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "inputs": {"type": "array", "items": TENSOR, "minItems": 1, "maxItems": 1},
+                        "outputs": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["name"],
+                                "properties": {"name": {"enum": [SHARES, LABELS]}},
+                            },
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def named(served: Served) -> dict[str, str]:
+    """Which model gave an answer."""
+    return {"name": served.name, "version": str(served.version)}
+
+
+def checkpoint_of(body: Any) -> str:
+    """The checkpoint that a request to change the model names.
+
+    Raises:
+        Refused: it names none.
+    """
+    parameters = body.get("parameters") if isinstance(body, dict) else None
+    path = parameters.get("checkpoint") if isinstance(parameters, dict) else None
+    if not isinstance(path, str) or not path:
+        raise Refused(INVALID, 'name a checkpoint: {"parameters": {"checkpoint": "runs/new"}}')
+    return path
+
+
+def add_routes(app: FastAPI, server: "Server") -> None:
+    """`/v2`: health, metadata, inference."""
+
+    def find(name: str, version: str | None = None) -> Served:
+        served = server.stage.served
+        if name != served.name or version not in (None, str(served.version)):
+            raise Refused(NOT_FOUND, f"no model is called {name!r} in such a version")
+        return served
+
+    @app.get("/v2/health/live")
+    async def live() -> dict[str, bool]:
+        """Whether the server runs."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready")
+    async def ready() -> dict[str, bool]:
+        """Whether it answers."""
+        return {"ready": True}
+
+    @app.get("/v2")
+    async def about() -> dict[str, Any]:
+        """What the server is."""
+        extensions = ["model_repository"] if server.token is not None else []
+        return {"name": "vitkit", "version": vitkit.__version__, "extensions": extensions}
+
+    @app.get("/v2/models/{name}/ready", responses=documented(NOT_FOUND))
+    @app.get("/v2/models/{name}/versions/{version}/ready", responses=documented(NOT_FOUND))
+    async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
+        """Whether a model answers."""
+        return {**named(find(name, version)), "ready": True}
+
+    @app.get("/v2/models/{name}", responses=documented(NOT_FOUND))
+    @app.get("/v2/models/{name}/versions/{version}", responses=documented(NOT_FOUND))
+    async def model(name: str, version: str | None = None) -> dict[str, Any]:
+        """What a model takes and gives."""
+        served = find(name, version)
+        classes = len(served.classifier.classes)
+        return {
+            "name": served.name,
+            "versions": [str(served.version)],
+            "platform": f"vitkit_{served.classifier.architecture}",
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
+            "outputs": [
+                {"name": SHARES, "datatype": "FP32", "shape": [-1, classes]},
+                {"name": LABELS, "datatype": "BYTES", "shape": [-1]},
+            ],
+        }
+
+    asked = documented(
+        *(INVALID, UNAUTHORISED, NOT_FOUND, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE),
+        *(BUSY, FAILED, CLOSING, LATE),
+    )
+
+    @app.post(
+        "/v2/models/{name}/infer",
+        dependencies=[Depends(server.allow)],
+        responses=asked,
+        openapi_extra=INFER_BODY,
+    )
+    @app.post(
+        "/v2/models/{name}/versions/{version}/infer",
+        dependencies=[Depends(server.allow)],
+        responses=asked,
+        openapi_extra=INFER_BODY,
+    )
+    async def infer(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+        """The share of each class, and the best class, of some images."""
+        served = find(name, version)
+        async with server.place():
+            body = await read_json(request, server.limits)
+            outputs = _outputs(body)
+            pixels = await asyncio.gather(
+                *(server.decode(each, served) for each in _files(body)),
+            ) or _fitted(_tensor(body), served)
+            rows = await server.answered(
+                request, asyncio.gather(*(served.probabilities(each) for each in pixels))
+            )
+        shares = np.stack(rows)
+        given = {
+            SHARES: _output(SHARES, "FP32", list(shares.shape), shares.ravel().tolist()),
+            LABELS: _output(
+                LABELS,
+                "BYTES",
+                [len(rows)],
+                [served.classifier.classes[i] for i in shares.argmax(axis=1)],
+            ),
+        }
+        answer = {
+            "model_name": served.name,
+            "model_version": str(served.version),
+            "outputs": [given[output] for output in outputs],
+        }
+        return answer | ({"id": body["id"]} if isinstance(body.get("id"), str) else {})
+
+
+def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def _input(body: Any) -> dict[str, Any]:
+    """The one tensor of a request."""
+    inputs = body.get("inputs") if isinstance(body, dict) else None
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Refused(INVALID, f"inputs must be a list of one tensor, {INPUT!r}")
+    tensor: dict[str, Any] = inputs[0]
+    if tensor.get("name") != INPUT:
+        raise Refused(INVALID, f"the model has one input, {INPUT!r}")
+    shape: Any = tensor.get("shape")
+    data = tensor.get("data")
+    whole = isinstance(shape, list) and all(type(n) is int and n >= 1 for n in shape)
+    if not whole or not isinstance(data, list):
+        raise Refused(INVALID, f"{INPUT} needs a shape of whole numbers from 1, and data in a list")
+    if shape[:1] and shape[0] > MOST:
+        raise Refused(INVALID, f"a request may have {MOST} images, not {shape[0]}")
+    return tensor
+
+
+def _files(body: Any) -> list[bytes]:
+    """The image files of a request; none where it has a tensor of pixels."""
+    tensor = _input(body)
+    if tensor.get("datatype") != "BYTES":
+        return []
+    data = tensor["data"]
+    if tensor["shape"] != [len(data)] or not all(isinstance(each, str) for each in data):
+        raise Refused(INVALID, f"{INPUT} of BYTES needs the shape [n], and n texts in base64")
+    try:
+        return [base64.b64decode(each, validate=True) for each in data]
+    except (binascii.Error, ValueError):
+        raise Refused(INVALID, f"{INPUT} of BYTES is no base64") from None
+
+
+def _tensor(body: Any) -> NDArray[np.uint8]:
+    """The pixels of a request, (n, H, W, 3)."""
+    tensor = _input(body)
+    shape = tensor["shape"]
+    if tensor.get("datatype") != "UINT8" or len(shape) != 4 or shape[3] != 3:
+        raise Refused(INVALID, f"{INPUT} must be UINT8 of shape [n, height, width, 3], or BYTES")
+    try:
+        values = np.asarray(tensor["data"])
+    except ValueError:  # lists of unequal length
+        values = np.empty(0)
+    if values.size != np.prod(shape, dtype=float) or values.dtype.kind not in "iu":
+        raise Refused(INVALID, f"{INPUT} has other data than its shape {shape} of whole numbers")
+    if values.min() < 0 or values.max() > 255:
+        raise Refused(INVALID, f"{INPUT} has pixels that are not in 0 to 255")
+    return values.reshape(shape).astype(np.uint8)
+
+
+def _fitted(images: NDArray[np.uint8], served: Served) -> list[Pixels]:
+    return [served.classifier.preprocess.fit(np.ascontiguousarray(image)) for image in images]
+
+
+def _outputs(body: Any) -> list[str]:
+    """The names of what is wanted, all if nothing is said."""
+    wanted = body.get("outputs") if isinstance(body, dict) else None
+    if wanted is None:
+        return [SHARES, LABELS]
+    listed = wanted if isinstance(wanted, list) else []
+    names = [each.get("name") for each in listed if isinstance(each, dict)]
+    if not names or len(names) < len(listed) or not all(name in (SHARES, LABELS) for name in names):
+        raise Refused(INVALID, f"outputs may be a list of {SHARES!r} and {LABELS!r}")
+    return [str(name) for name in names]

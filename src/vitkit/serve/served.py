@@ -1,0 +1,182 @@
+"""The model that answers, and its successor."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitkit.classifier import Classifier
+from vitkit.data.container import find_kind
+from vitkit.data.image import decode
+from vitkit.data.loader import default_workers
+from vitkit.errors import ImageError
+from vitkit.explain.explanation import Explanation
+from vitkit.serve.batcher import Batcher, Told
+from vitkit.serve.refused import NOT_AN_IMAGE, UNREADABLE, Refused
+from vitkit.serve.settings import Limits
+
+Pixels = NDArray[np.uint8]
+Row = NDArray[np.float32]
+EMBED, PREDICT = "embed", "predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One image as the model takes it, (C, h, w), and what is wanted of it."""
+
+    pixels: Pixels
+    want: str = PREDICT  # probabilities (K,), or with EMBED features (D,)
+
+
+@dataclass(frozen=True, slots=True)
+class MapQuestion:
+    """One image, and the map that is wanted of it."""
+
+    pixels: Pixels
+    method: str | None
+    target: str | None
+    against: str | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Served:
+    """A classifier that answers many at once; every answer is of this one version.
+
+    `predict` and `embed` run in batches, `explain` one by one beside them.
+    """
+
+    def __init__(
+        self, classifier: Classifier, *, name: str, version: int, limits: Limits, told: Told
+    ) -> None:
+        self.classifier, self.name, self.version = classifier, name, version
+        self.limits = limits
+        self._many = Batcher(
+            self._answer,
+            size=limits.batch_size,
+            delay=limits.delay,
+            waiting=limits.waiting,
+            told=told,
+        )
+        self._maps = Batcher(self._explain, size=1, delay=0, waiting=limits.explaining)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Served"]:
+        """While it answers; at the end what was asked is answered."""
+        async with self._many, self._maps:
+            yield self
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return self._many.queued + self._maps.queued
+
+    async def probabilities(self, pixels: Pixels) -> Row:
+        """The share of each class, (K,)."""
+        return await self._many.ask(Question(pixels))
+
+    async def features(self, pixels: Pixels) -> Row:
+        """The pooled features, (D,)."""
+        return await self._many.ask(Question(pixels, EMBED))
+
+    async def explain(self, question: MapQuestion) -> Explanation:
+        """A map."""
+        return await self._maps.ask(question)
+
+    def _answer(self, questions: Sequence[Question]) -> Sequence[Row]:
+        engine = self.classifier.engine
+        answers: list[Row | None] = [None] * len(questions)
+        for want, run in ((PREDICT, engine.probabilities), (EMBED, engine.features)):
+            numbers = [i for i, question in enumerate(questions) if question.want == want]
+            if numbers:
+                batch = torch.from_numpy(np.stack([questions[i].pixels for i in numbers]))
+                for i, row in zip(numbers, run(batch).numpy(), strict=True):
+                    answers[i] = row
+        return [answer for answer in answers if answer is not None]
+
+    def _explain(self, questions: Sequence[MapQuestion]) -> Sequence[Explanation]:
+        return [
+            self.classifier.explain_pixels(
+                q.pixels, q.method, q.target, against=q.against, **q.options
+            )
+            for q in questions
+        ]
+
+
+class Decoder:
+    """Threads that make model inputs of bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._threads = ThreadPoolExecutor(default_workers(), thread_name_prefix="decode")
+
+    async def __call__(self, data: bytes, served: Served) -> Pixels:
+        """An encoded image as the model takes it, (C, h, w).
+
+        Raises:
+            Refused: it is no image, or a damaged or too large one.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._fit, data, served)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    def _fit(self, data: bytes, served: Served) -> Pixels:
+        try:
+            find_kind(data)
+        except ImageError as error:
+            raise Refused(NOT_AN_IMAGE, str(error)) from None
+        try:
+            image = decode(data, max_pixels=self.limits.max_pixels)
+        except ImageError as error:
+            raise Refused(UNREADABLE, str(error)) from None
+        return served.classifier.preprocess.fit(image)
+
+
+class Stage:
+    """Whose turn it is to answer."""
+
+    def __init__(self, make: Callable[[Classifier, str, int], Served]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._ends: set[asyncio.Task[None]] = set()
+        self._now: tuple[Served, AsyncExitStack] | None = None
+
+    @property
+    def served(self) -> Served:
+        """The model that takes what comes now."""
+        assert self._now is not None  # else nothing has been put on
+        return self._now[0]
+
+    async def put_on(self, classifier: Classifier, name: str) -> Served:
+        """Let a classifier answer from now on; the one before answers what it was asked."""
+        async with self._lock:
+            before = self._now
+            version = 1 if before is None else before[0].version + 1
+            stack = AsyncExitStack()
+            served = await stack.enter_async_context(
+                self._make(classifier, name, version).running()
+            )
+            self._now = served, stack
+            if before is not None:
+                end = asyncio.create_task(before[1].aclose())
+                self._ends.add(end)
+                end.add_done_callback(self._ends.discard)
+            return served
+
+    async def close(self) -> None:
+        """Answer what was asked, and end."""
+        if self._now is not None:
+            await self._now[1].aclose()
+        await asyncio.gather(*self._ends)
+
+
+ONE_LOAD = threading.Lock()  # loading a model takes its size in memory: never two at once
