@@ -20,17 +20,15 @@ from vitkit.serve.frame import Frame, handle_errors
 from vitkit.serve.measures import Measures
 from vitkit.serve.refused import (
     BUSY,
-    CLOSING,
     FAILED,
     FORBIDDEN,
     INVALID,
     LATE,
-    NOT_AN_IMAGE,
     NOT_FOUND,
+    OF_IMAGES,
     SLOW,
     TOO_LARGE,
     UNAUTHORISED,
-    UNREADABLE,
     Refused,
     documented,
 )
@@ -53,9 +51,6 @@ IMAGE_BODY: dict[str, Any] = {
         },
     }
 }
-ASKED = documented(
-    *(INVALID, UNAUTHORISED, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE, BUSY, FAILED, CLOSING, LATE)
-)
 
 
 class Server:
@@ -181,7 +176,7 @@ def add_images(app: FastAPI, server: Server) -> None:
     """`/predict`, `/embed` and `/explain`, which take an image file."""
     allowed = [Depends(server.allow)]
 
-    @app.post("/predict", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    @app.post("/predict", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def predict(
         request: Request, topk: Annotated[int, Query(ge=1, le=1000)] = 5
     ) -> dict[str, Any]:
@@ -197,7 +192,7 @@ def add_images(app: FastAPI, server: Server) -> None:
             "model": protocol.named(served),
         }
 
-    @app.post("/embed", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    @app.post("/embed", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def embed(request: Request) -> dict[str, Any]:
         """The pooled features of an image."""
         async with server.place():
@@ -205,7 +200,7 @@ def add_images(app: FastAPI, server: Server) -> None:
             row = await server.answered(request, served.features(pixels))
         return {"embedding": row.tolist(), "model": protocol.named(served)}
 
-    @app.post("/explain", dependencies=allowed, responses=ASKED, openapi_extra=IMAGE_BODY)
+    @app.post("/explain", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def explain(
         request: Request,
         method: Annotated[str | None, Query(max_length=64)] = None,

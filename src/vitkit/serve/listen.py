@@ -59,8 +59,8 @@ def bound(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known else "no such host"
+        number = error.errno or -1  # below 0 are those of names that are not found
+        reason = os.strerror(number) if number > 0 else "no such host"
         raise ConfigError(
             f"--host {host} --port {port} cannot be listened at ({reason}); "
             "choose another, or --port 0 for a free one"

@@ -16,21 +16,7 @@ from numpy.typing import NDArray
 
 import vitkit
 from vitkit.serve.body import read_json
-from vitkit.serve.refused import (
-    BUSY,
-    CLOSING,
-    FAILED,
-    INVALID,
-    LATE,
-    NOT_AN_IMAGE,
-    NOT_FOUND,
-    SLOW,
-    TOO_LARGE,
-    UNAUTHORISED,
-    UNREADABLE,
-    Refused,
-    documented,
-)
+from vitkit.serve.refused import INVALID, NOT_FOUND, OF_IMAGES, Refused, documented
 from vitkit.serve.served import Pixels, Served
 
 if TYPE_CHECKING:
@@ -38,61 +24,39 @@ if TYPE_CHECKING:
 
 INPUT, SHARES, LABELS = "images", "probabilities", "labels"
 MOST = 64  # images of a request
-LOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["parameters"],
-                    "properties": {
-                        "parameters": {
-                            "type": "object",
-                            "required": ["checkpoint"],
-                            "properties": {"checkpoint": {"type": "string"}},
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
-TENSOR: dict[str, Any] = {
-    "type": "object",
-    "required": ["name", "shape", "datatype", "data"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer"}},
-        "datatype": {"type": "string"},
-        "data": {"type": "array"},
-    },
-}
-INFER_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "inputs": {"type": "array", "items": TENSOR, "minItems": 1, "maxItems": 1},
-                        "outputs": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["name"],
-                                "properties": {"name": {"enum": [SHARES, LABELS]}},
-                            },
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
+
+
+def json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """How OpenAPI describes a body that is read by hand."""
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def with_fields(required: list[str], **fields: Any) -> dict[str, Any]:
+    """The schema of an object."""
+    return {"type": "object", "required": required, "properties": fields}
+
+
+TEXT = {"type": "string"}
+LOAD_BODY = json_body(
+    with_fields(["parameters"], parameters=with_fields(["checkpoint"], checkpoint=TEXT))
+)
+TENSOR = with_fields(
+    ["name", "shape", "datatype", "data"],
+    name={"const": INPUT},
+    shape={"type": "array", "items": {"type": "integer", "minimum": 1}},
+    datatype={"enum": ["UINT8", "BYTES"]},
+    data={"type": "array"},
+)
+OUTPUT = with_fields(["name"], name={"enum": [SHARES, LABELS]})
+INFER_BODY = json_body(
+    with_fields(
+        ["inputs"],
+        id=TEXT,
+        inputs={"type": "array", "items": TENSOR, "minItems": 1, "maxItems": 1},
+        outputs={"type": "array", "items": OUTPUT, "minItems": 1},
+    )
+)
 
 
 def named(served: Served) -> dict[str, str]:
@@ -161,10 +125,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
             ],
         }
 
-    asked = documented(
-        *(INVALID, UNAUTHORISED, NOT_FOUND, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE),
-        *(BUSY, FAILED, CLOSING, LATE),
-    )
+    asked = OF_IMAGES | documented(NOT_FOUND)
 
     @app.post(
         "/v2/models/{name}/infer",

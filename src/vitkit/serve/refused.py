@@ -26,10 +26,6 @@ BUSY = Reason(429, "busy", "too many requests wait; Retry-After says when to com
 FAILED = Reason(500, "failed", "the server failed; its log has the request's id")
 CLOSING = Reason(503, "closing", "the server is about to end")
 LATE = Reason(504, "too_late", "the answer was not there in time")
-REASONS = (
-    *(INVALID, UNAUTHORISED, FORBIDDEN, NOT_FOUND, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE),
-    *(BUSY, FAILED, CLOSING, LATE),
-)
 
 
 @dataclass
@@ -72,3 +68,8 @@ def documented(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
         content = {"application/json": {"schema": schema}}
         found[reason.status] = {"description": reason.about, "content": content}
     return found
+
+
+OF_IMAGES = documented(  # of every route that images are sent to
+    *(INVALID, UNAUTHORISED, SLOW, TOO_LARGE, NOT_AN_IMAGE, UNREADABLE, BUSY, FAILED, CLOSING, LATE)
+)
