@@ -61,23 +61,24 @@ class Server:
     ) -> None:
         self.first, self.name, self.limits, self.token = classifier, name, limits, token
         self.measures = Measures(lambda: self.stage.served.queued)
-        self.stage = Stage(
-            lambda model, title, version: Served(
-                model, name=title, version=version, limits=limits, told=self.measures.batch
-            )
-        )
-        self.decode = Decoder(limits)
         self.inside = 0  # requests that bring an image
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """From the first request to the last."""
+        self.decode = Decoder(self.limits)
+        self.stage = Stage(self.make)
         await self.stage.put_on(self.first, self.name)
         try:
             yield
         finally:
             await self.stage.close()
             self.decode.close()
+
+    def make(self, classifier: Classifier, name: str, version: int) -> Served:
+        """A version of the model, within this server's limits."""
+        told = self.measures.batch
+        return Served(classifier, name=name, version=version, limits=self.limits, told=told)
 
     def allow(self, request: Request) -> None:
         """Let in who has the token, where there is one.
