@@ -16,11 +16,10 @@ from vitkit.errors import ConfigError
 from vitkit.explain.patches import (
     Components,
     cut,
-    png,
     principal_components,
     projection_gap,
-    tile,
 )
+from vitkit.explain.picture import png, tile
 from vitkit.models.backbone import Backbone
 
 

@@ -143,13 +143,15 @@ def test_a_picture_is_image_map_and_bar(signed: bool) -> None:
 @pytest.mark.parametrize(
     ("values", "signed", "words"),
     [
-        ([-0.5, 0.25], True, ("+0.5", "0", "-0.5")),
-        ([0.0, 1000.0], False, ("1e+03", "5e+02", "0")),
+        ([-0.5, 0.25], True, ("+0.5", "0.0", "-0.5")),
+        ([0.0, 1000.0], False, ("1000", "500", "0")),
         ([0.125, 0.375], False, ("0.38", "0.25", "0.12")),
+        ([0.0021, 0.0023, np.nan], False, ("0.00230", "0.00220", "0.00210")),
+        ([3.0, 3.0], False, ("3.00", "3.00", "3.00")),
     ],
 )
 def test_the_numbers_of_the_bar(values: list[float], signed: bool, words: tuple[str, ...]) -> None:
-    assert picture._ends(np.array(values), signed=signed) == words
+    assert picture.numbers(np.array(values), signed=signed) == words
 
 
 def test_a_long_title_is_cut_to_the_picture() -> None:

@@ -1,6 +1,5 @@
 """The patches of an image as the model cuts them, and the filters that project them."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vitkit.errors import ConfigError
-from vitkit.explain.picture import INK, LINE, MARGIN, PAPER, Pixels
+from vitkit.explain.picture import INK, LINE, MARGIN, PAPER, Pixels, png, tile
 from vitkit.explain.sites import Grid
 from vitkit.layers.patch import HybridEmbed, PatchEmbed
 from vitkit.models.backbone import Backbone
@@ -71,18 +70,6 @@ def cut(image: NDArray[Any], patch_size: int) -> Patches:
     h, w = padded.shape[1] // patch_size, padded.shape[2] // patch_size
     cells = padded.reshape(channels, h, patch_size, w, patch_size).transpose(1, 3, 0, 2, 4)
     return Patches(cells.reshape(h * w, *cells.shape[2:]), (h, w), (height, width))
-
-
-def tile(images: NDArray[Any], *, gap: int, fill: float) -> NDArray[Any]:
-    """Images laid out in rows: (R, S, h, w, ...) -> (R (h + gap) - gap, S (w + gap) - gap, ...).
-
-    `gap` cells between them have the value `fill`.
-    """
-    rows, columns, height, width, *rest = images.shape
-    spread = np.full((rows, height + gap, columns, width + gap, *rest), fill, images.dtype)
-    spread[:, :height, :, :width] = np.moveaxis(images, 1, 2)
-    whole = spread.reshape(rows * (height + gap), columns * (width + gap), *rest)
-    return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
 
 
 def patch_embed(model: Backbone) -> PatchEmbed:
@@ -201,10 +188,3 @@ def principal_components(model: Backbone, count: int = 28) -> Components:
     total = (spread**2).sum()
     shares = spread[:count] ** 2 / total if total else np.zeros(count)
     return Components(axes.reshape(count, *weight.shape[1:]), shares)
-
-
-def png(pixels: Pixels) -> bytes:
-    """An RGB picture, (h, w, 3), as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", optimize=True)
-    return buffer.getvalue()

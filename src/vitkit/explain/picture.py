@@ -1,8 +1,10 @@
 """Maps in colours that colour-blind people tell apart, and pictures made of them."""
 
 import io
+import math
 from bisect import bisect_right
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,44 +62,67 @@ def enlarge(image: Pixels, side: int) -> Pixels:
     return image.repeat(times, 0).repeat(times, 1)
 
 
+def tile(images: NDArray[Any], *, gap: int, fill: float) -> NDArray[Any]:
+    """Images laid out in rows: (R, S, h, w, ...) -> (R (h + gap) - gap, S (w + gap) - gap, ...).
+
+    `gap` cells between them have the value `fill`.
+    """
+    rows, columns, height, width, *rest = images.shape
+    spread = np.full((rows, height + gap, columns, width + gap, *rest), fill, images.dtype)
+    spread[:, :height, :, :width] = np.moveaxis(images, 1, 2)
+    whole = spread.reshape(rows * (height + gap), columns * (width + gap), *rest)
+    return whole[: whole.shape[0] - gap, : whole.shape[1] - gap]
+
+
 def draw(
     image: Pixels, overlay: Pixels, values: NDArray[np.floating], *, title: str, signed: bool
 ) -> bytes:
     """Image, map over it and colour bar with its numbers, side by side, as a PNG."""
     height, width = image.shape[:2]
-    font = ImageFont.load_default(14)
-    ends = _ends(values, signed=signed)
-    words = max(int(font.getlength(end)) for end in ends)
-    total = MARGIN * 4 + 2 * width + BAR + 6 + words
-    title = _fitting(" ".join(title.split()), font, total - 2 * MARGIN)
+    bar = colour_bar(values, height, signed=signed)
+    total = MARGIN * 4 + 2 * width + bar.width
     sheet = Image.new("RGB", (total, height + 2 * MARGIN + LINE), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 2), title, INK, font)
+    font = ImageFont.load_default(14)
+    title = _fitting(" ".join(title.split()), font, total - 2 * MARGIN)
+    ImageDraw.Draw(sheet).text((MARGIN, MARGIN - 2), title, INK, font)
     top, left = MARGIN + LINE, MARGIN
     for each in (image, overlay):
         sheet.paste(Image.fromarray(np.ascontiguousarray(each)), (left, top))
         left += width + MARGIN
-    ramp = (
-        colour(np.linspace(1, -1, height), signed=True)
-        if signed
-        else colour(np.linspace(1, 0, height))
-    )
-    bar = np.broadcast_to(ramp[:, None], (height, BAR, 3))
-    sheet.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
-    for place, text in zip((0.0, 0.5, 1.0), ends, strict=True):
-        pen.text((left + BAR + 6, top + place * (height - 1)), text, INK, font, anchor="lm")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "png")  # `optimize` takes seven times as long, for a hundredth of the size
-    return buffer.getvalue()
+    sheet.paste(bar, (left, top))
+    return png(np.asarray(sheet))
 
 
-def _ends(values: NDArray[np.floating], *, signed: bool) -> tuple[str, str, str]:
-    """The numbers at the top, the middle and the bottom of the bar."""
+def colour_bar(values: NDArray[np.floating], height: int, *, signed: bool) -> Image.Image:
+    """What the colours mean: a bar with the numbers at its ends and in its middle."""
+    ramp = colour(np.linspace(1, -1, height), signed=signed)  # the same from 1 to 0 without sign
+    font = ImageFont.load_default(14)
+    texts = numbers(values, signed=signed)
+    words = max(int(font.getlength(text)) for text in texts)
+    bar = Image.new("RGB", (BAR + 7 + words, height), PAPER)
+    bar.paste(Image.fromarray(ramp[:, None].repeat(BAR, 1)), (0, 0))
+    pen = ImageDraw.Draw(bar)
+    for place, anchor, text in zip((0.0, 0.5, 1.0), ("lt", "lm", "lb"), texts, strict=True):
+        pen.text((BAR + 6, place * (height - 1)), text, INK, font, anchor=anchor)
+    return bar
+
+
+def numbers(values: NDArray[np.floating], *, signed: bool) -> tuple[str, str, str]:
+    """The values at the top, the middle and the bottom of a colour bar, in two digits or more."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if signed:
-        most = float(np.abs(values).max())
-        return f"+{most:.2g}", "0", f"-{most:.2g}"
-    low, high = float(values.min()), float(values.max())
-    return f"{high:.2g}", f"{(low + high) / 2:.2g}", f"{low:.2g}"
+        low, high = -max(-low, high), max(-low, high)
+    places = max(1 - math.floor(math.log10(high - low)), 0) if high > low else 2
+    top, middle, bottom = (f"{value:.{places}f}" for value in (high, (low + high) / 2, low))
+    return f"+{top}" if signed else top, middle, bottom
+
+
+def png(pixels: Pixels) -> bytes:
+    """An RGB picture, (h, w, 3), as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.save(buffer, "png")  # `optimize` takes seven times as long, for a hundredth of the size
+    return buffer.getvalue()
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

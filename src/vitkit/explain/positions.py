@@ -22,8 +22,17 @@ from torch import Tensor
 
 from vitkit import whole_file
 from vitkit.errors import ConfigError
-from vitkit.explain.patches import png, tile
-from vitkit.explain.picture import BAR, INK, LINE, MARGIN, PAPER, Pixels, colour
+from vitkit.explain.picture import (
+    INK,
+    LINE,
+    MARGIN,
+    PAPER,
+    Pixels,
+    colour,
+    colour_bar,
+    png,
+    tile,
+)
 from vitkit.explain.sites import Grid, WindowSite, find_sites, prefix_names
 from vitkit.layers.position import resize_positions
 from vitkit.models.backbone import Backbone
@@ -300,7 +309,7 @@ def _draw(maps: Matrix, lines: tuple[str, str], *, signed: bool, numbered: bool)
     rows, columns, height, width = maps.shape
     times = -(-SIDE // max(rows * height, columns * width))
     large = tile(maps.repeat(times, 2).repeat(times, 3), gap=GAP, fill=np.nan)
-    mosaic, bar = _coloured(large, signed=signed), _bar(maps, len(large), signed=signed)
+    mosaic, bar = _coloured(large, signed=signed), colour_bar(maps, len(large), signed=signed)
     font = ImageFont.load_default(14)
     left, top = MARGIN + numbered * LINE, MARGIN + 2 * LINE
     right = max(left + mosaic.shape[1] + bar.width, *(int(font.getlength(text)) for text in lines))
@@ -323,24 +332,6 @@ def _middles(count: int, length: int) -> Iterator[tuple[int, float]]:
     """Numbers and middles, in pixels, of maps in a row, so few that their numbers have room."""
     for i in range(0, count, -(-WORD // (length + GAP))):
         yield i, i * (length + GAP) + length / 2
-
-
-def _bar(values: Matrix, height: int, *, signed: bool) -> Image.Image:
-    """What the colours mean: a bar with the numbers at its ends and in its middle."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if signed:
-        low, high = -max(-low, high), max(-low, high)
-    ramp = colour(np.linspace(1, -1, height), signed=signed)  # the same from 1 to 0 without sign
-    font = ImageFont.load_default(14)
-    places = max(1 - math.floor(math.log10(high - low)), 0) if high > low else 2
-    texts = [f"{value:.{places}f}" for value in (high, (low + high) / 2, low)]
-    words = max(int(font.getlength(text)) for text in texts)
-    bar = Image.new("RGB", (BAR + 7 + words, height), PAPER)
-    bar.paste(Image.fromarray(ramp[:, None].repeat(BAR, 1)), (0, 0))
-    pen = ImageDraw.Draw(bar)
-    for place, anchor, text in zip((0.0, 0.5, 1.0), ("lt", "lm", "lb"), texts, strict=True):
-        pen.text((BAR + 6, place * (height - 1)), text, INK, font, anchor=anchor)
-    return bar
 
 
 def _save(
