@@ -68,40 +68,6 @@ def test_embed(
     assert answer["model"] == MODEL
 
 
-def test_explain(
-    client: TestClient, classifier: vitkit.Classifier, image: Path, upload: Callable[..., Any]
-) -> None:
-    query = "method=gradcam&target=green&against=blue"
-    answer = client.post(f"/explain?{query}", files=upload(image)).json()
-    expected = classifier.explain(image, "gradcam", "green", against="blue")
-    np.testing.assert_allclose(answer.pop("grid"), expected.grid, rtol=1e-5, atol=1e-9)
-    assert answer == {
-        "method": "gradcam",
-        "target": "green",
-        "against": "blue",
-        "score": pytest.approx(expected.score),
-        "signed": False,
-        "image_size": [8, 8],
-        "model": MODEL,
-    }
-    assert client.post("/explain", files=upload(image)).json()["method"] == "relevance"
-
-
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [
-        ("method=rolout", "did you mean 'rollout'?"),
-        ("target=rad", "did you mean 'red'?"),
-        ("target=red&against=red", "is the target itself"),
-    ],
-)
-def test_explain_what_there_is_not(
-    client: TestClient, image: Path, upload: Callable[..., Any], query: str, words: str
-) -> None:
-    answer = client.post(f"/explain?{query}", files=upload(image))
-    assert words in refused(answer, 400, "invalid_request")
-
-
 @pytest.mark.parametrize(
     ("data", "status", "code", "words"),
     [

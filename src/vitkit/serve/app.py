@@ -14,8 +14,8 @@ from starlette.responses import Response
 import vitkit
 from vitkit.classifier import Classifier, load
 from vitkit.errors import VitkitError
-from vitkit.serve import protocol
-from vitkit.serve.body import gone, read_image, read_json
+from vitkit.serve import looking, protocol
+from vitkit.serve.body import IMAGE_BODY, gone, read_image, read_json
 from vitkit.serve.frame import Frame, handle_errors
 from vitkit.serve.measures import Measures
 from vitkit.serve.refused import (
@@ -32,25 +32,10 @@ from vitkit.serve.refused import (
     Refused,
     documented,
 )
-from vitkit.serve.served import Decoder, MapQuestion, Pixels, Served, Stage
+from vitkit.serve.served import Decoder, Pixels, Served, Stage
 from vitkit.serve.settings import Limits
 
 Result = TypeVar("Result")
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "string", "format": "binary"}},
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
 
 
 class Server:
@@ -167,6 +152,7 @@ def make_app(
     app.state.server = server
     handle_errors(app)
     add_images(app, server)
+    looking.add_routes(app, server)
     protocol.add_routes(app, server)
     add_measures(app, server)
     app.add_middleware(Frame, measures=server.measures, hosts=hosts)
@@ -174,7 +160,7 @@ def make_app(
 
 
 def add_images(app: FastAPI, server: Server) -> None:
-    """`/predict`, `/embed` and `/explain`, which take an image file."""
+    """`/predict` and `/embed`, which take an image file."""
     allowed = [Depends(server.allow)]
 
     @app.post("/predict", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
@@ -200,29 +186,6 @@ def add_images(app: FastAPI, server: Server) -> None:
             served, pixels = await server.image(request)
             row = await server.answered(request, served.features(pixels))
         return {"embedding": row.tolist(), "model": protocol.named(served)}
-
-    @app.post("/explain", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
-    async def explain(
-        request: Request,
-        method: Annotated[str | None, Query(max_length=64)] = None,
-        target: Annotated[str | None, Query(max_length=1000)] = None,
-        against: Annotated[str | None, Query(max_length=1000)] = None,
-    ) -> dict[str, Any]:
-        """What in an image speaks for a class."""
-        async with server.place():
-            served, pixels = await server.image(request)
-            asked = MapQuestion(pixels, method, target, against)
-            found = await server.answered(request, served.explain(asked))
-        return {
-            "method": found.method,
-            "target": found.label,
-            "against": found.against or None,
-            "score": found.score,
-            "signed": found.signed,
-            "grid": found.grid.tolist(),
-            "image_size": list(found.image.shape[:2]),
-            "model": protocol.named(served),
-        }
 
 
 def add_measures(app: FastAPI, server: Server) -> None:

@@ -15,6 +15,22 @@ from vitkit.serve.settings import Limits
 FIELD = "image"  # of the form
 FIELDS = 8  # that a form may have besides
 Read = TypeVar("Read")
+BINARY = {"type": "string", "format": "binary"}
+IMAGE_BODY: dict[str, Any] = {  # how OpenAPI describes what `read_image` takes
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {FIELD: BINARY},
+                }
+            },
+            "application/octet-stream": {"schema": BINARY},
+        },
+    }
+}
 
 
 async def read_image(request: Request, limits: Limits) -> bytes:

@@ -1,12 +1,11 @@
 """The model that answers, and its successor."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +16,13 @@ from vitkit.data.container import find_kind
 from vitkit.data.image import decode
 from vitkit.data.loader import default_workers
 from vitkit.errors import ImageError
-from vitkit.explain.explanation import Explanation
 from vitkit.serve.batcher import Batcher, Told
 from vitkit.serve.refused import NOT_AN_IMAGE, UNREADABLE, Refused
 from vitkit.serve.settings import Limits
 
 Pixels = NDArray[np.uint8]
 Row = NDArray[np.float32]
+Found = TypeVar("Found")
 EMBED, PREDICT = "embed", "predict"
 
 
@@ -35,21 +34,10 @@ class Question:
     want: str = PREDICT  # probabilities (K,), or with EMBED features (D,)
 
 
-@dataclass(frozen=True, slots=True)
-class MapQuestion:
-    """One image, and the map that is wanted of it."""
-
-    pixels: Pixels
-    method: str | None
-    target: str | None
-    against: str | None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
 class Served:
     """A classifier that answers many at once; every answer is of this one version.
 
-    `predict` and `embed` run in batches, `explain` one by one beside them.
+    Probabilities and features run in batches, what looks inside the model one by one beside them.
     """
 
     def __init__(
@@ -64,18 +52,18 @@ class Served:
             waiting=limits.waiting,
             told=told,
         )
-        self._maps = Batcher(self._explain, size=1, delay=0, waiting=limits.explaining)
+        self._alone = Batcher(self._look, size=1, delay=0, waiting=limits.explaining)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Served"]:
         """While it answers; at the end what was asked is answered."""
-        async with self._many, self._maps:
+        async with self._many, self._alone:
             yield self
 
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return self._many.queued + self._maps.queued
+        return self._many.queued + self._alone.queued
 
     async def probabilities(self, pixels: Pixels) -> Row:
         """The share of each class, (K,)."""
@@ -85,9 +73,10 @@ class Served:
         """The pooled features, (D,)."""
         return await self._many.ask(Question(pixels, EMBED))
 
-    async def explain(self, question: MapQuestion) -> Explanation:
-        """A map."""
-        return await self._maps.ask(question)
+    async def look(self, into: Callable[[Classifier], Found]) -> Found:
+        """What a function finds in the classifier, in the thread for such."""
+        found: Found = await self._alone.ask(into)
+        return found
 
     def _answer(self, questions: Sequence[Question]) -> Sequence[Row]:
         engine = self.classifier.engine
@@ -100,13 +89,8 @@ class Served:
                     answers[i] = row
         return [answer for answer in answers if answer is not None]
 
-    def _explain(self, questions: Sequence[MapQuestion]) -> Sequence[Explanation]:
-        return [
-            self.classifier.explain_pixels(
-                q.pixels, q.method, q.target, against=q.against, **q.options
-            )
-            for q in questions
-        ]
+    def _look(self, several: Sequence[Callable[[Classifier], Any]]) -> Sequence[Any]:
+        return [into(self.classifier) for into in several]
 
 
 class Decoder:
@@ -177,6 +161,3 @@ class Stage:
         if self._now is not None:
             await self._now[1].aclose()
         await asyncio.gather(*self._ends)
-
-
-ONE_LOAD = threading.Lock()  # loading a model takes its size in memory: never two at once
