@@ -22,7 +22,8 @@ FLOORS = (
     ("api",),
     ("study",),
     ("vitkit",),
-    ("cli", "serve"),
+    ("serve",),
+    ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

@@ -48,7 +48,7 @@ def serve(
     max_megapixels: MaxMegapixels = 50,
     max_megabytes: MaxMegabytes = 20,
 ) -> None:
-    """Serve a model over HTTP: predictions, features and maps of images."""
+    """Answer over HTTP: predictions, features, maps."""
     check_host(host, token, anyone=anyone)
     try:
         from vitkit.serve.app import make_app

@@ -35,9 +35,9 @@ def deletion(
 
     Deletion (arXiv:1806.07421): a small `area` is good. `maps` are (B, h, w) on any grid. Removed
     cells get `baseline`, which is of normalised pixels: 0 is the mean that the model was trained
-    with. Unlike there, squares of `cell` pixels are removed whole (None: `cell_of`). Scattered
-    pixels blind a model wherever they lie, so that noise, or a map that says nothing, would pass
-    for a good one.
+    with. Unlike there, squares of `cell` pixels are removed whole (None: `cell_of`): how scattered
+    the removed pixels lie moves the curve by itself, and would tell fine maps from coarse ones
+    instead of true ones from false.
 
     Raises:
         ConfigError: `steps` or `cell` below 1.
