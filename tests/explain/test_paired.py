@@ -45,6 +45,8 @@ def test_the_good_side_is_below_or_above(lower: bool) -> None:
     chance = np.linspace(0.2, 0.8, 50)
     assert paired_score(chance - 0.1, chance, lower_is_better=lower).better == lower
     assert paired_score(chance + 0.1, chance, lower_is_better=lower).better != lower
+    swaying = chance + np.tile([0.1, -0.1], 25)  # now on one side, now on the other
+    assert not paired_score(swaying, chance, lower_is_better=lower).better
     assert not paired_score(chance, chance, lower_is_better=lower).better
 
 
