@@ -10,7 +10,7 @@ from vitkit.serve.app import make_app
 load_all_checks()
 # No schema can say that bytes are an image, or a text the name of a class.
 CANNOT_BE_SAID = CHECKS.get_by_names(["positive_data_acceptance"])
-ROUTES = 17
+ROUTES = 21
 
 
 def test_nothing_is_undocumented(finished: vitkit.Run) -> None:

@@ -11,9 +11,6 @@ from vitkit.cli.screen import Screen, warn
 from vitkit.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from vitkit.runtime.device import Precision
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # what a browser may call this machine
@@ -45,19 +42,27 @@ def serve(
     model: ModelOfFile = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or auto.")] = "fp32",
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Images that the page offers; default: some the run held out."
+        ),
+    ] = None,
     max_megapixels: MaxMegapixels = 50,
     max_megabytes: MaxMegabytes = 20,
 ) -> None:
-    """Answer over HTTP: predictions, features, maps."""
+    """Serve a page to look into the model with, and an API: predictions, features, maps."""
     check_host(host, token, anyone=anyone)
     try:
         from vitkit.serve.app import make_app
         from vitkit.serve.listen import listen
+        from vitkit.serve.samples import choose_samples, samples_of_run
     except ImportError as error:
         raise MissingExtra(
             f"{error.name} is not installed; run: pip install 'vitkit[serve]'"
         ) from None
     from vitkit.classifier import load
+    from vitkit.data.sources import open_source
     from vitkit.serve.settings import Limits
 
     limits = Limits(
@@ -82,7 +87,8 @@ def serve(
         raise ConfigError(f"{checkpoint} has no head, so no answers; serve a classifier")
     title = name or Path(str(checkpoint).rstrip("/")).name.partition("@")[0]
     own = LOOPBACK if is_loopback(host) and token is None else None
-    app = make_app(classifier, name=title, limits=limits, token=token, hosts=own)
+    offered = choose_samples(open_source(samples)) if samples else samples_of_run(checkpoint)
+    app = make_app(classifier, name=title, limits=limits, token=token, hosts=own, samples=offered)
     listen(app, host, port, say=lambda address: typer.echo(f"{title} at {address}"))
 
 

@@ -31,6 +31,7 @@ class Method:
     for_class: bool = True  # the map depends on the class that is asked about
     signed: bool = False  # values below 0 speak against the class
     attention: bool = True  # reads attention maps
+    costly: bool = False  # runs the model dozens of times
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -78,6 +79,7 @@ METHODS: Mapping[str, Method] = {
         "arXiv:1703.01365",
         signed=True,
         attention=False,
+        costly=True,
     ),
     "occlusion": Method(
         occlusion,
@@ -85,6 +87,7 @@ METHODS: Mapping[str, Method] = {
         "arXiv:1311.2901",
         signed=True,
         attention=False,
+        costly=True,
     ),
     CONTROL: Method(
         control, "Random numbers: the control.", "none", for_class=False, attention=False

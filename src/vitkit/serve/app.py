@@ -2,20 +2,21 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import vitkit
 from vitkit.classifier import Classifier, load
 from vitkit.errors import VitkitError
-from vitkit.serve import looking, protocol
-from vitkit.serve.body import IMAGE_BODY, gone, read_image, read_json
+from vitkit.serve import about, looking, page, protocol
+from vitkit.serve.body import IMAGE_BODY, Fitted, gone, read_image, read_json
 from vitkit.serve.frame import Frame, handle_errors
 from vitkit.serve.measures import Measures
 from vitkit.serve.refused import (
@@ -32,6 +33,7 @@ from vitkit.serve.refused import (
     Refused,
     documented,
 )
+from vitkit.serve.samples import Sample
 from vitkit.serve.served import Decoder, Pixels, Served, Stage
 from vitkit.serve.settings import Limits
 
@@ -42,9 +44,16 @@ class Server:
     """One application: what it serves, and its limits."""
 
     def __init__(
-        self, classifier: Classifier, *, name: str, limits: Limits, token: str | None = None
+        self,
+        classifier: Classifier,
+        *,
+        name: str,
+        limits: Limits,
+        token: str | None = None,
+        samples: Sequence[Sample] = (),
     ) -> None:
         self.first, self.name, self.limits, self.token = classifier, name, limits, token
+        self.samples = samples
         self.measures = Measures(lambda: self.stage.served.queued)
         self.inside = 0  # requests that bring an image
 
@@ -120,10 +129,11 @@ class Server:
         finally:
             self.inside -= 1
 
-    async def image(self, request: Request) -> tuple[Served, Pixels]:
+    async def image(self, request: Request, *, fitted: bool = False) -> tuple[Served, Pixels]:
         """The model that takes this request, and the image that it brings."""
         served = self.stage.served
-        return served, await self.decode(await read_image(request, self.limits), served)
+        data = await read_image(request, self.limits)
+        return served, await self.decode(data, served, fitted=fitted)
 
 
 def make_app(
@@ -133,14 +143,15 @@ def make_app(
     limits: Limits | None = None,
     token: str | None = None,
     hosts: Collection[str] | None = None,
+    samples: Sequence[Sample] = (),
 ) -> FastAPI:
     """An application that serves a classifier under a name.
 
     With a `token` only who sends it is answered, health and metrics aside. With `hosts` only
     requests to those names are: a page of a stranger cannot reach a server on the same machine
-    under a name of its own.
+    under a name of its own. `samples` are images that the page offers.
     """
-    server = Server(classifier, name=name, limits=limits or Limits(), token=token)
+    server = Server(classifier, name=name, limits=limits or Limits(), token=token, samples=samples)
     app = FastAPI(
         title="vitkit",
         version=vitkit.__version__,
@@ -151,10 +162,13 @@ def make_app(
     )
     app.state.server = server
     handle_errors(app)
+    page.add_routes(app)
+    about.add_routes(app, server)
     add_images(app, server)
     looking.add_routes(app, server)
     protocol.add_routes(app, server)
     add_measures(app, server)
+    app.add_middleware(GZipMiddleware, compresslevel=1)  # maps in base64 shrink by a third
     app.add_middleware(Frame, measures=server.measures, hosts=hosts)
     return app
 
@@ -165,11 +179,13 @@ def add_images(app: FastAPI, server: Server) -> None:
 
     @app.post("/predict", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def predict(
-        request: Request, topk: Annotated[int, Query(ge=1, le=1000)] = 5
+        request: Request,
+        topk: Annotated[int, Query(ge=1, le=1000)] = 5,
+        fitted: Fitted = False,
     ) -> dict[str, Any]:
         """The best classes of an image."""
         async with server.place():
-            served, pixels = await server.image(request)
+            served, pixels = await server.image(request, fitted=fitted)
             row = await server.answered(request, served.probabilities(pixels))
         best = served.classifier.prediction(row, topk)
         return {
@@ -180,10 +196,10 @@ def add_images(app: FastAPI, server: Server) -> None:
         }
 
     @app.post("/embed", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
-    async def embed(request: Request) -> dict[str, Any]:
+    async def embed(request: Request, fitted: Fitted = False) -> dict[str, Any]:
         """The pooled features of an image."""
         async with server.place():
-            served, pixels = await server.image(request)
+            served, pixels = await server.image(request, fitted=fitted)
             row = await server.answered(request, served.features(pixels))
         return {"embedding": row.tolist(), "model": protocol.named(served)}
 

@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from fastapi import Query
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -15,6 +16,9 @@ from vitkit.serve.settings import Limits
 FIELD = "image"  # of the form
 FIELDS = 8  # that a form may have besides
 Read = TypeVar("Read")
+Fitted = Annotated[
+    bool, Query(description="the image is one that /view gave: neither resized nor cropped again")
+]
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_BODY: dict[str, Any] = {  # how OpenAPI describes what `read_image` takes
     "requestBody": {

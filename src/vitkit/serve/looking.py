@@ -1,5 +1,6 @@
-"""Routes that look into the model: maps, attention of one token, the lens, ablation."""
+"""Routes that look into the model: what it sees, maps, attention of a token, lens, ablation."""
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,14 +9,16 @@ import numpy as np
 import torch
 from fastapi import Depends, FastAPI, Query, Request
 from numpy.typing import NDArray
+from starlette.responses import Response
 from torch import Tensor
 
 from vitkit.classifier import Classifier
 from vitkit.explain.ablation import Cell, ablate
 from vitkit.explain.around import LayerAround, Place, around
 from vitkit.explain.lens import lens
+from vitkit.explain.picture import png
 from vitkit.serve import protocol
-from vitkit.serve.body import IMAGE_BODY
+from vitkit.serve.body import IMAGE_BODY, Fitted
 from vitkit.serve.refused import INVALID, OF_IMAGES, Refused
 from vitkit.serve.served import Pixels
 
@@ -27,7 +30,7 @@ Listed = Annotated[str, Query(max_length=10_000)]
 
 
 def add_routes(app: FastAPI, server: "Server") -> None:
-    """`/explain`, `/attention`, `/lens` and `/ablate`, which take an image file."""
+    """`/view`, `/explain`, `/attention`, `/lens` and `/ablate`, which take an image file."""
     common: dict[str, Any] = {
         "dependencies": [Depends(server.allow)],
         "responses": OF_IMAGES,
@@ -35,12 +38,20 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     }
 
     async def looked(
-        request: Request, into: Callable[[Classifier, Pixels], dict[str, Any]]
+        request: Request, fitted: bool, into: Callable[[Classifier, Pixels], dict[str, Any]]
     ) -> dict[str, Any]:
         async with server.place():
-            served, pixels = await server.image(request)
+            served, pixels = await server.image(request, fitted=fitted)
             look = served.look(lambda classifier: into(classifier, pixels))
             return {**await server.answered(request, look), "model": protocol.named(served)}
+
+    @app.post("/view", response_class=Picture, **common)
+    async def view(request: Request) -> Picture:
+        """What the model sees of an image, resized and cropped, as a PNG."""
+        async with server.place():
+            _, pixels = await server.image(request)
+            drawing = asyncio.to_thread(picture_of, pixels)
+            return Picture(await server.answered(request, drawing))
 
     @app.post("/explain", **common)
     async def explain(
@@ -48,9 +59,10 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         method: Annotated[str | None, Query(max_length=64)] = None,
         target: Label = None,
         against: Label = None,
+        fitted: Fitted = False,
     ) -> dict[str, Any]:
         """What in an image speaks for a class."""
-        return await looked(request, lambda c, p: explained(c, p, method, target, against))
+        return await looked(request, fitted, lambda c, p: explained(c, p, method, target, against))
 
     @app.post("/attention", **common)
     async def attention(
@@ -58,6 +70,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         token: Annotated[str | None, Query(max_length=16)] = None,
         down: Annotated[float, Query(ge=0, lt=1)] = 0.5,
         across: Annotated[float, Query(ge=0, lt=1)] = 0.5,
+        fitted: Fitted = False,
     ) -> dict[str, Any]:
         """Where a token looks, and what looks at it, in every head of every layer.
 
@@ -65,21 +78,36 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         Weights come as bytes in base64, (heads, tokens), each head's 255 being its `most`.
         """
         at: Place | str = (down, across) if token is None else token
-        return await looked(request, lambda c, p: looks(c, p, at))
+        return await looked(request, fitted, lambda c, p: looks(c, p, at))
 
     @app.post("/lens", **common)
-    async def through_lens(request: Request, target: Label = None) -> dict[str, Any]:
+    async def through_lens(
+        request: Request, target: Label = None, fitted: Fitted = False
+    ) -> dict[str, Any]:
         """What the head would say after every block: of what it reads, and of every cell."""
-        return await looked(request, lambda c, p: read_through(c, p, target))
+        return await looked(request, fitted, lambda c, p: read_through(c, p, target))
 
     @app.post("/ablate", **common)
-    async def without(request: Request, cells: Listed = "", heads: Listed = "") -> dict[str, Any]:
+    async def without(
+        request: Request, cells: Listed = "", heads: Listed = "", fitted: Fitted = False
+    ) -> dict[str, Any]:
         """What the model would say without some cells, `row.column`, and heads, `layer.head`.
 
         Both are lists with commas: `cells=0.1,2.3&heads=11.0`.
         """
         places, parts = pairs(cells, "cells"), pairs(heads, "heads")
-        return await looked(request, lambda c, p: ablated(c, p, places, parts))
+        return await looked(request, fitted, lambda c, p: ablated(c, p, places, parts))
+
+
+class Picture(Response):
+    """A PNG."""
+
+    media_type = "image/png"
+
+
+def picture_of(pixels: Pixels) -> bytes:
+    """A model input, (C, h, w), as a PNG that /predict and the others take as `fitted`."""
+    return png(np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)))
 
 
 def explained(

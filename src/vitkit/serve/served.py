@@ -15,9 +15,10 @@ from vitkit.classifier import Classifier
 from vitkit.data.container import find_kind
 from vitkit.data.image import decode
 from vitkit.data.loader import default_workers
+from vitkit.data.transforms import Preprocess
 from vitkit.errors import ImageError
 from vitkit.serve.batcher import Batcher, Told
-from vitkit.serve.refused import NOT_AN_IMAGE, UNREADABLE, Refused
+from vitkit.serve.refused import INVALID, NOT_AN_IMAGE, UNREADABLE, Refused
 from vitkit.serve.settings import Limits
 
 Pixels = NDArray[np.uint8]
@@ -100,20 +101,20 @@ class Decoder:
         self.limits = limits
         self._threads = ThreadPoolExecutor(default_workers(), thread_name_prefix="decode")
 
-    async def __call__(self, data: bytes, served: Served) -> Pixels:
-        """An encoded image as the model takes it, (C, h, w).
+    async def __call__(self, data: bytes, served: Served, *, fitted: bool = False) -> Pixels:
+        """An encoded image as the model takes it, (C, h, w); a `fitted` one is that already.
 
         Raises:
-            Refused: it is no image, or a damaged or too large one.
+            Refused: it is no image, a damaged or too large one, or not what the model takes.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._fit, data, served)
+        return await loop.run_in_executor(self._threads, self._fit, data, served, fitted)
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
 
-    def _fit(self, data: bytes, served: Served) -> Pixels:
+    def _fit(self, data: bytes, served: Served, fitted: bool) -> Pixels:
         try:
             find_kind(data)
         except ImageError as error:
@@ -122,7 +123,20 @@ class Decoder:
             image = decode(data, max_pixels=self.limits.max_pixels)
         except ImageError as error:
             raise Refused(UNREADABLE, str(error)) from None
-        return served.classifier.preprocess.fit(image)
+        preprocess = served.classifier.preprocess
+        return _as_given(image, preprocess) if fitted else preprocess.fit(image)
+
+
+def _as_given(image: NDArray[np.uint8], preprocess: Preprocess) -> Pixels:
+    """An image that /view made: (h, w, 3) -> (C, h, w)."""
+    if image.shape[:2] != tuple(preprocess.image_size):
+        height, width = preprocess.image_size
+        raise Refused(
+            INVALID,
+            f"a fitted image has {width} x {height} pixels, not {image.shape[1]} x "
+            f"{image.shape[0]}; take the one that /view gives, or leave `fitted` out",
+        )
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[: preprocess.channels])
 
 
 class Stage:

@@ -1,0 +1,86 @@
+"""Images to try a model with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitkit.data.sources import Source, open_source
+from vitkit.data.split import load_split
+from vitkit.errors import DataError, ImageError, VitkitError
+from vitkit.explain.picture import png
+from vitkit.training.directory import SPLIT
+from vitkit.training.environment import read_environment
+
+COUNT = 8
+SIDE = 1024  # pixels of the longer side, at most: a page loads all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, as a PNG."""
+
+    name: str
+    label: str  # empty where it is not known
+    picture: bytes
+
+
+def samples_of_run(checkpoint: Path, count: int = COUNT) -> list[Sample]:
+    """A few images that a run did not learn from; none where it or its data are not there."""
+    try:
+        data = read_environment(checkpoint)["data"]
+        splits = {row.name: row.split for row in load_split(checkpoint / SPLIT)}
+        source = open_source(data)
+        kept = [replace(s, split=splits.get(s.name, s.split)) for s in source.samples]
+        return choose_samples(replace(source, samples=tuple(kept)), count)
+    except (VitkitError, KeyError):
+        return []
+
+
+def choose_samples(source: Source, count: int = COUNT) -> list[Sample]:
+    """A few images of a source: of every class in turn, those kept from training first.
+
+    What cannot be read is passed over.
+
+    Raises:
+        DataError: nothing can be read.
+    """
+    chosen: list[Sample] = []
+    for index in _in_turn(source):
+        if len(chosen) == count:
+            break
+        sample = source.samples[index]
+        try:
+            picture = png(_bounded(source.read(index)))
+        except ImageError:
+            continue
+        label = source.classes[sample.label] if sample.label is not None else ""
+        chosen.append(Sample(PurePosixPath(sample.name).name, label, picture))
+    if not chosen:
+        raise DataError(f"{source.name} has no image that can be read; choose other samples")
+    return sorted(chosen, key=lambda sample: sample.label)
+
+
+def _in_turn(source: Source) -> Sequence[int]:
+    """Every image's index: the first of each class, then the second, and so on."""
+    kept_back = [sample.split in ("test", "val") for sample in source.samples]
+    order = sorted(range(len(source.samples)), key=lambda i: not kept_back[i])
+    seen: dict[int | None, int] = {}
+    turns = []
+    for index in order:
+        label = source.samples[index].label
+        seen[label] = seen.get(label, -1) + 1
+        turns.append((seen[label], index))
+    return [index for _, index in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _bounded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image of (H, W, 3), made smaller where it is very large."""
+    if max(image.shape[:2]) <= SIDE:
+        return image
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
