@@ -33,7 +33,8 @@ class Teacher:
         size = self.preprocess.image_size
         x = self.preprocess.renormalise(x, preprocess)
         if x.shape[-2:] != size:
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+            shrinks = size[0] < x.shape[-2] or size[1] < x.shape[-1]  # else it makes no difference
+            x = F.interpolate(x, size, mode="bilinear", antialias=shrinks)
         with autocast(self.device, "auto"):
             logits: Tensor = self.model(x)
         return logits.float()[:, self.order]
