@@ -57,7 +57,7 @@ def write_images(folder: Path, count: int) -> None:
             ]
             pixels = pixels + strength * np.stack(planes, axis=2)
         path = folder / "ab"[number % 2] / f"{number:05}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
 
 
