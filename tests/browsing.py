@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import uvicorn
@@ -21,6 +22,7 @@ FLAGS = (  # without the last five a browser asks for hosts on its own
     "--disable-component-update",
     "--disable-sync",
 )
+Scheme = Literal["light", "dark"]
 SECONDS = 30  # until something must have happened, on a machine that does other work too
 
 
@@ -55,12 +57,14 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, address: str, *, width: int = 1280) -> Iterator[Page]:
-    """The page, in a window of its own that has permission to copy.
+def opened(
+    browser: Browser, address: str, *, width: int = 1280, scheme: Scheme = "light"
+) -> Iterator[Page]:
+    """The page, in a window of its own.
 
     At the end nothing must have gone wrong in it, and nobody else have been asked.
     """
-    context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     context.set_default_timeout(1000 * SECONDS)
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -108,6 +108,15 @@ def test_chosen_classes(build: Build, images: Callable[..., Tensor]) -> None:
         some.maps(0)
 
 
+def test_temperature(build: Build, images: Callable[..., Tensor]) -> None:
+    model = build("vit")
+    x = images(model, 2)
+    plain, cooled = lens(model, x, classes=(1,)), lens(model, x, classes=(1,), temperature=2.0)
+    torch.testing.assert_close(cooled.read, plain.read / 2)
+    expected = (lens(model, x).logits / 2).softmax(dim=-1)[..., 1]
+    torch.testing.assert_close(cooled.shares[..., 0], expected)
+
+
 def test_other_sizes(build: Build, images: Callable[..., Tensor]) -> None:
     model = build("swin")
     found = lens(model, images(model, 1, (60, 40)))

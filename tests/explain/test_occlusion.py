@@ -85,6 +85,26 @@ def test_matches_loops_on_a_cnn_and_more_images_than_run_at_once() -> None:
         np.testing.assert_allclose(found[b].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("side", "given", "meant"),
+    [
+        (224, {}, (32, 16)),
+        (48, {}, (6, 3)),
+        (8, {}, (2, 1)),
+        (32, {"size": 8}, (8, 4)),
+        (32, {"size": 1}, (1, 1)),
+        (32, {"stride": 3}, (6, 3)),
+    ],
+)
+def test_squares_follow_the_image(side: int, given: dict[str, int], meant: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = vitkit.create_model("convnet_3_32", num_classes=4, dims=(4, 8)).eval()
+    x, target = torch.randn(1, 3, side, side), Target(torch.tensor([1]))
+    size, stride = meant
+    expected = occlusion(model, x, target, size=size, stride=stride)
+    assert torch.equal(occlusion(model, x, target, **given), expected)
+
+
 class Bright(torch.nn.Module):
     """Class 1 is how bright the pixels of one place are, class 0 their reverse."""
 

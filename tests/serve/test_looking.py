@@ -108,9 +108,11 @@ def test_lens(
     upload: Callable[..., Any],
 ) -> None:
     answer = client.post("/lens?target=green", files=upload(image)).json()
-    seen = lens(classifier.model, x)
+    seen = lens(classifier.model, x, temperature=classifier.temperature)
     number = classifier.classes.index("green")
     assert answer["target"] == "green" and answer["model"] == MODEL
+    share = next(s.score for s in classifier.predict(image)[0].topk if s.label == "green")
+    assert answer["blocks"][-1]["target_score"] == pytest.approx(share, rel=1e-4)
     for i, block in enumerate(answer["blocks"]):
         shares = seen.read[0, i].softmax(dim=-1)
         assert block["label"] == classifier.classes[int(shares.argmax())]

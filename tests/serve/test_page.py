@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 import vitkit
-from browsing import chromium, opened, serving
+from browsing import Scheme, chromium, opened, serving
 from vitkit.data.transforms import Preprocess
 from vitkit.explain.ablation import ablate
 from vitkit.explain.around import around
@@ -378,6 +379,20 @@ def test_nothing_sticks_out(browser: Browser, address: str, photo: Path, width: 
         page.locator("#positions").scroll_into_view_if_needed()
         expect(page.locator("#mosaics img")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_cannot_see_it(browser: Browser, address: str, photo: Path, scheme: Scheme) -> None:
+    with opened(browser, address, scheme=scheme) as page:
+        expect(page.locator("#model-name")).to_have_text("animals")
+        assert not Axe().run(page).response["violations"]
+        show(page, photo)
+        page.click("#tool-cover")
+        click_patch(page, 0, 0)
+        for part in ("methods", "lens", "positions"):
+            page.locator(f"#{part}").scroll_into_view_if_needed()
+            page.wait_for_timeout(300)
+        assert not Axe().run(page).response["violations"]
 
 
 def test_a_token_is_asked_for(browser: Browser, classifier: vitkit.Classifier, photo: Path) -> None:

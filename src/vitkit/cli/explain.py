@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from vitkit.report.explained import Explained
 
 ALL = "all"
-SLOW = ("integrated_gradients", "occlusion")  # many passes for one image: only if asked for
 
 
 def explain(
@@ -121,7 +120,7 @@ def choose(classifier: "Classifier", names: Sequence[str]) -> list[str]:
 
     possible = methods_for(classifier.model)
     if not names:
-        chosen = [name for name in possible if name not in SLOW]
+        chosen = [name for name in possible if not METHODS[name].costly]
     elif ALL in names:
         chosen = list(possible)
     else:

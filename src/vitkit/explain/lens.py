@@ -62,7 +62,13 @@ class Lens:
         return Trajectory(blocks, shares.gather(2, asked)[..., 0], best, best_share)
 
 
-def lens(model: Backbone, x: Tensor, classes: Sequence[int] | None = None) -> Lens:
+def lens(
+    model: Backbone,
+    x: Tensor,
+    classes: Sequence[int] | None = None,
+    *,
+    temperature: float = 1.0,
+) -> Lens:
     """The logit lens: last norm and head after every block, (B, C, H, W) -> (B, L, T, classes).
 
     As arXiv:2310.18969 reads the class token and the cells of a ViT. A token alone stands wherever
@@ -72,7 +78,8 @@ def lens(model: Backbone, x: Tensor, classes: Sequence[int] | None = None) -> Le
     In Swin only the blocks of the last stage are as wide as the head: L counts those.
 
     Blocks are not trained to be read so: what early ones say may mean little. `classes` are those
-    whose logits of every token are kept, by default all.
+    whose logits of every token are kept, by default all. Logits are divided by `temperature`, as
+    those of a classifier are that has one.
 
     Raises:
         ConfigError: the model has no tokens or no head, or a class that there is not.
@@ -85,8 +92,10 @@ def lens(model: Backbone, x: Tensor, classes: Sequence[int] | None = None) -> Le
     with torch.no_grad():
         for i in last:
             normed = model.get_submodule("norm")(tokens[i])  # (B, T, D)
-            read.append(model.forward_head(_as_given(model, normed, sites[i])).float())
-            alone = _alone(model, normed, sites[i]).float()  # (B, T, K)
+            read.append(
+                model.forward_head(_as_given(model, normed, sites[i])).float() / temperature
+            )
+            alone = _alone(model, normed, sites[i]).float() / temperature  # (B, T, K)
             logits.append(alone[..., list(chosen)])
             totals.append(alone.logsumexp(dim=-1))
             best.append(alone.argmax(dim=-1))

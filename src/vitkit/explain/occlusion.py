@@ -8,14 +8,16 @@ from vitkit.explain.gradients import AT_ONCE
 from vitkit.explain.target import Target
 from vitkit.models.backbone import Backbone
 
+STRIDES = 14  # along the shorter side, by default
+
 
 def occlusion(
     model: Backbone,
     x: Tensor,
     target: Target,
     *,
-    size: int = 32,
-    stride: int = 16,
+    size: int | None = None,
+    stride: int | None = None,
     baseline: float = 0.0,
 ) -> Tensor:
     """How far the score falls with a square over each place: (B, C, H, W) -> (B, h, w), with sign.
@@ -23,13 +25,19 @@ def occlusion(
     Occlusion (arXiv:1311.2901, section 4.2). Squares of `size` pixels, `stride` apart, filled with
     `baseline`, which is of normalised pixels: 0 is the mean that the model was trained with. Each
     pixel gets the mean over the squares that cover it, each cell of `stride` pixels that over them.
+    By default a square is a seventh of the shorter side and twice as wide as the stride: 32 and 16
+    pixels at 224.
 
     Raises:
         ConfigError: a size or stride below 1, or gaps between squares.
     """
+    height, width = x.shape[2:]
+    if stride is None:
+        stride = max(round(min(height, width) / STRIDES) if size is None else size // 2, 1)
+    if size is None:
+        size = 2 * stride
     if not 1 <= stride <= size:
         raise ConfigError(f"size={size}, stride={stride}: need 1 <= stride <= size; try 32 and 16")
-    height, width = x.shape[2:]
     tops, lefts = (_begins(side, size, stride) for side in (height, width))
     places = [(top, left) for top in tops for left in lefts]
     fallen = torch.zeros(len(x), height, width, device=x.device)

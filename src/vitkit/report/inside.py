@@ -66,8 +66,9 @@ def thoughts(classifier: Classifier, pixels: NDArray[np.uint8]) -> list[Said]:
     """What the head would say of an image, (C, h, w), after every block; none without tokens."""
     if not has_attention(classifier.model):
         return []
-    seen = lens(classifier.model, _input(classifier, [pixels]), classes=())
-    shares = (seen.read[0] / classifier.temperature).softmax(dim=-1)  # (L, K)
+    x = _input(classifier, [pixels])
+    seen = lens(classifier.model, x, classes=(), temperature=classifier.temperature)
+    shares = seen.read[0].softmax(dim=-1)  # (L, K)
     best = enumerate(zip(*(t.tolist() for t in shares.max(dim=-1)), strict=True), 1)
     found = []
     for label, run in groupby(best, key=lambda each: each[1][1]):

@@ -162,7 +162,7 @@ def read_through(classifier: Classifier, pixels: Pixels, target: str | None) -> 
     x = model_input(classifier, pixels)
     label = classifier.predict_pixels(pixels, 1).label if target is None else target
     number = classifier.label_of(label)
-    seen = lens(classifier.model, x, classes=(number,))
+    seen = lens(classifier.model, x, classes=(number,), temperature=classifier.temperature)
     path = seen.trajectory(torch.tensor([number], device=x.device))
     steps = zip(
         path.blocks,

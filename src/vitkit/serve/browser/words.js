@@ -9,8 +9,9 @@ export function percent(share, digits = 1) {
 
 // A difference of two shares, in points.
 export function points(change) {
-  const value = (100 * change).toFixed(1);
-  return `${change > 0 ? "+" : ""}${value.replace("-", "\u2212")}`;
+  const value = Math.abs(100 * change).toFixed(1);
+  if (Number(value) === 0) return value;
+  return `${change > 0 ? "+" : "\u2212"}${value}`;
 }
 
 export function counted(count, one, many = `${one}s`) {
