@@ -108,6 +108,7 @@ def test_npz_reads_back_without_pickle(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays["image"], explanation.image)
         about = json.loads(str(arrays["about"]))
     assert about == {
+        "signed": False,
         "method": "relevance",
         "label": '<b>"ß"',
         "score": 0.934,

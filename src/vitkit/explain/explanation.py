@@ -88,6 +88,7 @@ class Explanation:
             "label": self.label,
             "score": self.score,
             "against": self.against,
+            "signed": self.signed,
         }
         buffer = io.BytesIO()
         np.savez_compressed(

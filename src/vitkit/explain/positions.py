@@ -33,6 +33,7 @@ from vitkit.explain.picture import (
     png,
     tile,
 )
+from vitkit.explain.ranks import ranks
 from vitkit.explain.sites import Grid, WindowSite, find_sites, prefix_names
 from vitkit.layers.position import resize_positions
 from vitkit.models.backbone import Backbone
@@ -109,8 +110,8 @@ class PositionSimilarity:
             raise ConfigError(f"grid={self.grid} has no layout; choose an image of 3 cells or more")
         if shuffles < 1:
             raise ConfigError(f"shuffles={shuffles} leaves no control; try {SHUFFLES}")
-        alike = _ranks(np.round(self.maps.reshape(cells, cells), DIGITS))
-        near = _ranks(-_distances(self.grid))
+        alike = _row_ranks(np.round(self.maps.reshape(cells, cells), DIGITS))
+        near = _row_ranks(-_distances(self.grid))
         score = float(np.clip(np.vdot(alike, near) / cells, -1, 1))
         generator = np.random.default_rng(seed)
         orders = (generator.permutation(cells) for _ in range(shuffles))
@@ -279,21 +280,20 @@ def _distances(grid: Grid) -> Matrix:
     return distances
 
 
-def _ranks(values: Matrix) -> NDArray[np.float32]:
+def _row_ranks(values: Matrix) -> NDArray[np.float32]:
     """Ranks within each row without its own cell, ties shared, brought to mean 0 and length 1.
 
     The own cell gets 0, and so does a row without order. The product of two such rows is Spearman's
     rank correlation.
     """
-    ranks = np.zeros(values.shape, np.float32)  # shuffles take a quarter of the time of float64
+    found = np.zeros(values.shape, np.float32)  # shuffles take a quarter of the time of float64
     for i, row in enumerate(values):
         others = np.arange(len(row)) != i
-        _, place, counts = np.unique(row[others], return_inverse=True, return_counts=True)
-        shared = (np.cumsum(counts) - (counts - 1) / 2)[place]
-        shared -= shared.mean()
-        length = np.linalg.norm(shared)
-        ranks[i, others] = shared / length if length else 0
-    return ranks
+        place = ranks(row[others])
+        place -= place.mean()
+        length = np.linalg.norm(place)
+        found[i, others] = place / length if length else 0
+    return found
 
 
 def _coloured(mosaic: Matrix, *, signed: bool = False) -> Pixels:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.explain.methods import explain_batch, find_method, methods_for
+from vitkit.explain.ranks import ranks
 from vitkit.explain.target import Target
 from vitkit.models import build
 from vitkit.models.backbone import Backbone
@@ -108,15 +109,7 @@ def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> 
     """
     if np.array_equal(one, other):
         return 1.0
-    a, b = (_ranks(each.ravel()) for each in (one, other))
+    a, b = (ranks(each.ravel()) for each in (one, other))
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size else 0.0
-
-
-def _ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The place of each value from below, from 1: (n,) -> (n,)."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    ranks: NDArray[np.float64] = (ends - (counts - 1) / 2)[which]
-    return ranks
