@@ -255,16 +255,22 @@ class Classifier:
         )
 
     def label_of(self, name: str) -> int:
-        """The number of a class.
+        """The number of a class by its name or, where none has that name, its number as text.
 
         Raises:
-            ConfigError: the model does not know it; the nearest is named.
+            ConfigError: the model does not know it, and the nearest is named; or two have the name.
         """
-        if name not in self.classes:
+        numbers = [number for number, known in enumerate(self.classes) if known == name]
+        if len(numbers) > 1:
+            listed = ", ".join(map(str, numbers))
+            raise ConfigError(f"classes {listed} are called {name!r}; give one of these numbers")
+        if not numbers and name.isdecimal() and len(name) < 9 and int(name) < len(self.classes):
+            return int(name)
+        if not numbers:
             hint = nearest(name, self.classes)
             known = f"it has {len(self.classes):,} classes" if self.classes else "it has no head"
             raise ConfigError(f"the model knows no class {name!r}{hint}; {known}")
-        return self.classes.index(name)
+        return numbers[0]
 
     def save(self, directory: str | Path) -> None:
         """Write a checkpoint directory that `vitkit.load` and timm's `local-dir:` open.

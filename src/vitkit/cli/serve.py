@@ -86,7 +86,8 @@ def serve(
     if not classifier.classes:
         raise ConfigError(f"{checkpoint} has no head, so no answers; serve a classifier")
     title = name or Path(str(checkpoint).rstrip("/")).name.partition("@")[0]
-    own = LOOPBACK if is_loopback(host) and token is None else None
+    named = f"[{host}]" if ":" in host else host
+    own = (*LOOPBACK, named) if is_loopback(host) and token is None else None
     offered = choose_samples(open_source(samples)) if samples else samples_of_run(checkpoint)
     app = make_app(classifier, name=title, limits=limits, token=token, hosts=own, samples=offered)
     listen(app, host, port, say=lambda address: typer.echo(f"{title} at {address}"))

@@ -89,9 +89,12 @@ class PositionSimilarity:
         prefix = len(self.prefix)
         return self.matrix[prefix:, prefix:].reshape(*self.grid, *self.grid)
 
-    def mosaic(self, *, gap: int = 1) -> Matrix:
-        """All maps where their cells lie, NaN in gaps: (h (h + gap) - gap, w (w + gap) - gap)."""
-        return tile(self.maps, gap=gap, fill=np.nan)
+    def mosaic(self, *, gap: int = 1, every: int = 1) -> Matrix:
+        """All maps where their cells lie, NaN in gaps: (h (h + gap) - gap, w (w + gap) - gap).
+
+        With `every` those of each such row and column alone.
+        """
+        return tile(self.maps[::every, ::every], gap=gap, fill=np.nan)
 
     def layout(self, *, shuffles: int = SHUFFLES, seed: int = 0) -> Layout:
         """One number for how far the cells' similarity follows their distance, and its control.
@@ -120,9 +123,9 @@ class PositionSimilarity:
         p_value = (1 + reached) / (1 + shuffles)
         return Layout(score, float(chance.mean()), float(chance.std()), shuffles, p_value)
 
-    def picture(self, *, gap: int = 1) -> Pixels:
+    def picture(self, *, gap: int = 1, every: int = 1) -> Pixels:
         """The mosaic in colours, a line between maps: -> (h', w', 3)."""
-        return _coloured(self.mosaic(gap=gap))
+        return _coloured(self.mosaic(gap=gap, every=every))
 
     def png(self) -> bytes:
         """The mosaic with the numbers of rows and columns, and a colour bar, as a PNG."""

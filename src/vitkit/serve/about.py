@@ -3,8 +3,7 @@
 import base64
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, Path
-from starlette.responses import Response
+from fastapi import Depends, FastAPI, Path, Request
 
 from vitkit.classifier import Classifier
 from vitkit.errors import ConfigError
@@ -14,6 +13,7 @@ from vitkit.explain.picture import PURPLE_ORANGE, VIRIDIS, Pixels, png
 from vitkit.explain.positions import position_similarity, relative_biases
 from vitkit.explain.sites import cell_side, find_sites, has_attention
 from vitkit.models.swin import Swin
+from vitkit.serve.frame import Picture
 from vitkit.serve.protocol import named
 from vitkit.serve.refused import (
     BUSY,
@@ -27,6 +27,9 @@ from vitkit.serve.refused import (
     documented,
 )
 from vitkit.serve.served import Served
+
+SHUFFLES = 19  # enough for the spread by chance; of thousands of patches each takes half a second
+MAPS = 16  # of patches down and across in a picture, at most
 
 if TYPE_CHECKING:
     from vitkit.serve.app import Server
@@ -51,28 +54,23 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         dependencies=allowed,
         responses=documented(UNAUTHORISED, BUSY, FAILED, CLOSING, LATE),
     )
-    async def positions() -> dict[str, Any]:
+    async def positions(request: Request) -> dict[str, Any]:
         """What the model has learned of places, in pictures."""
-        served = server.stage.served
-        return {**await served.look(places_known), "model": named(served)}
+        with server.place(request) as served:
+            found = await server.answered(request, served.once(places_known))
+            return {**found, "model": named(served)}
 
     @app.get(
         "/samples/{number}",
         dependencies=allowed,
-        response_class=Sample,
+        response_class=Picture,
         responses=documented(INVALID, UNAUTHORISED, NOT_FOUND, FAILED),
     )
-    async def sample(number: Annotated[int, Path(ge=0, le=1000)]) -> Sample:
+    async def sample(number: Annotated[int, Path(ge=0, le=1000)]) -> Picture:
         """An image to try the model with, as a PNG."""
         if number >= len(server.samples):
             raise Refused(NOT_FOUND, f"there are {len(server.samples)} samples, from 0")
-        return Sample(server.samples[number].picture)
-
-
-class Sample(Response):
-    """A PNG."""
-
-    media_type = "image/png"
+        return Picture(server.samples[number].picture)
 
 
 def described(served: Served) -> dict[str, Any]:
@@ -125,17 +123,18 @@ def places_known(classifier: Classifier) -> dict[str, Any]:
         return {"kind": "biases", "pictures": pictures}
     try:
         similarity = position_similarity(model, classifier.preprocess.image_size)
-        layout = similarity.layout()
+        layout = similarity.layout(shuffles=SHUFFLES)
     except ConfigError as error:
         return {"kind": "none", "why": str(error), "pictures": []}
+    every = -(-max(similarity.grid) // MAPS)
     return {
         "kind": "embeddings",
         "learned": getattr(model.config, "position", "learned") == "learned",
         "grid": list(similarity.grid),
         "score": layout.score,
         "shuffled_std": layout.shuffled_std,
-        "p_value": layout.p_value,
-        "pictures": [in_text("embeddings", similarity.picture())],
+        "every": every,
+        "pictures": [in_text("embeddings", similarity.picture(every=every))],
     }
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ import vitkit
 from vitkit.classifier import Classifier, load
 from vitkit.errors import VitkitError
 from vitkit.serve import about, looking, page, protocol
-from vitkit.serve.body import IMAGE_BODY, Fitted, gone, read_image, read_json
+from vitkit.serve.body import IMAGE_BODY, Fitted, announced, gone, read_image, read_json
 from vitkit.serve.frame import Frame, handle_errors
 from vitkit.serve.measures import Measures
 from vitkit.serve.refused import (
@@ -56,6 +56,7 @@ class Server:
         self.samples = samples
         self.measures = Measures(lambda: self.stage.served.queued)
         self.inside = 0  # requests that bring an image
+        self.bytes = 0  # that those bring or may bring
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -114,26 +115,42 @@ class Server:
             working.cancel()
             leaving.cancel()
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place inside, held from before an upload is read until it is answered.
+    @contextmanager
+    def place(self, request: Request) -> Iterator[Served]:
+        """A place inside, from before an upload is read until it is answered; and who answers it.
 
         Raises:
             Refused: all are taken.
         """
-        if self.inside >= self.limits.waiting:
+        brings = announced(request, self.limits)
+        most = round(self.limits.waiting_megabytes * 1e6)
+        full = self.inside and self.bytes + brings > most  # one alone may bring what it may
+        if self.inside >= self.limits.waiting or full:
             raise Refused(BUSY, "too many requests wait; try again in 1 s", {"Retry-After": "1"})
         self.inside += 1
+        self.bytes += brings
         try:
-            yield
+            with self.stage.using() as served:
+                yield served
         finally:
             self.inside -= 1
+            self.bytes -= brings
 
-    async def image(self, request: Request, *, fitted: bool = False) -> tuple[Served, Pixels]:
-        """The model that takes this request, and the image that it brings."""
-        served = self.stage.served
-        data = await read_image(request, self.limits)
-        return served, await self.decode(data, served, fitted=fitted)
+    async def of_image(
+        self,
+        request: Request,
+        ask: Callable[[Served, Pixels], Awaitable[Result]],
+        *,
+        fitted: bool = False,
+    ) -> tuple[Served, Result]:
+        """Who answers a request that brings an image, and what is found in it."""
+        with self.place(request) as served:
+            data = await read_image(request, self.limits)
+
+            async def found() -> Result:
+                return await ask(served, await self.decode(data, served, fitted=fitted))
+
+            return served, await self.answered(request, found())
 
 
 def make_app(
@@ -147,7 +164,8 @@ def make_app(
 ) -> FastAPI:
     """An application that serves a classifier under a name.
 
-    With a `token` only who sends it is answered, health and metrics aside. With `hosts` only
+    With a `token` only who sends it is answered, but for health, metrics, the page's files and
+    what describes the API. With `hosts` only
     requests to those names are: a page of a stranger cannot reach a server on the same machine
     under a name of its own. `samples` are images that the page offers.
     """
@@ -184,9 +202,9 @@ def add_images(app: FastAPI, server: Server) -> None:
         fitted: Fitted = False,
     ) -> dict[str, Any]:
         """The best classes of an image."""
-        async with server.place():
-            served, pixels = await server.image(request, fitted=fitted)
-            row = await server.answered(request, served.probabilities(pixels))
+        served, row = await server.of_image(
+            request, lambda served, pixels: served.probabilities(pixels), fitted=fitted
+        )
         best = served.classifier.prediction(row, topk)
         return {
             "label": best.label,
@@ -198,9 +216,9 @@ def add_images(app: FastAPI, server: Server) -> None:
     @app.post("/embed", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def embed(request: Request, fitted: Fitted = False) -> dict[str, Any]:
         """The pooled features of an image."""
-        async with server.place():
-            served, pixels = await server.image(request, fitted=fitted)
-            row = await server.answered(request, served.features(pixels))
+        served, row = await server.of_image(
+            request, lambda served, pixels: served.features(pixels), fitted=fitted
+        )
         return {"embedding": row.tolist(), "model": protocol.named(served)}
 
 
@@ -225,8 +243,8 @@ def add_measures(app: FastAPI, server: Server) -> None:
         if name != server.stage.served.name:
             raise Refused(NOT_FOUND, f"no model is called {name!r}")
         path = protocol.checkpoint_of(await read_json(request, server.limits))
-        classifier = await asyncio.to_thread(open_checkpoint, path, server)
-        return protocol.named(await server.stage.put_on(classifier, name))
+        server.first = await asyncio.to_thread(open_checkpoint, path, server)
+        return protocol.named(await server.stage.put_on(server.first, name))
 
 
 def open_checkpoint(path: str, server: Server) -> Classifier:
@@ -237,8 +255,11 @@ def open_checkpoint(path: str, server: Server) -> Classifier:
     """
     engine = server.stage.served.classifier.engine
     try:
-        return load(Path(path), device=str(engine.device), precision=engine.precision)
+        found = load(Path(path), device=str(engine.device), precision=engine.precision)
     except VitkitError:
         raise Refused(
             INVALID, "the checkpoint cannot be opened; try `vitkit inspect` on it"
         ) from None
+    if not found.classes:
+        raise Refused(INVALID, "the checkpoint has no head, so no answers; name a classifier's")
+    return found

@@ -74,6 +74,17 @@ async def gone(request: Request) -> None:
         pass
 
 
+def announced(request: Request, limits: Limits) -> int:
+    """Bytes that a request says it brings, or those that it may bring where it does not say."""
+    return min(_length(request) or limits.max_bytes, limits.max_bytes)
+
+
+def _length(request: Request) -> int:
+    """What the request says of its length; 0 where it says nothing."""
+    said = request.headers.get("content-length", "")
+    return int(said) if said.isdecimal() else 0
+
+
 async def _in_time(reading: Awaitable[Read], limits: Limits) -> Read:
     try:
         return await asyncio.wait_for(reading, limits.upload_seconds)
@@ -89,8 +100,7 @@ async def _whole(request: Request, limits: Limits) -> bytes:
 
 async def _chunks(request: Request, limits: Limits) -> Any:
     """The body piece by piece, until it is too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limits.max_bytes:
+    if _length(request) > limits.max_bytes:
         raise _too_large(limits)
     total = 0
     async for chunk in request.stream():

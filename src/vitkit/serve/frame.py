@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -37,16 +37,31 @@ HEADERS = {
 }
 
 
+class Picture(Response):
+    """A PNG."""
+
+    media_type = "image/png"
+
+
 class Frame:
     """Around the application: request ids, headers that keep browsers safe, and counting.
 
-    A client's own `X-Request-ID` is taken if it is short and plain.
+    A client's own `X-Request-ID` is taken if it is short and plain. What a stranger's page makes a
+    browser ask for is refused, be it under a name of its own or across sites.
     """
 
     def __init__(
         self, app: ASGIApp, measures: Measures, hosts: Collection[str] | None = None
     ) -> None:
         self.app, self.measures, self.hosts = app, measures, hosts
+
+    def stranger(self, method: str, sent: Mapping[bytes, str]) -> Refused | None:
+        """The refusal of what a stranger's page asks for; None of all else."""
+        if self.hosts is not None and without_port(sent.get(b"host", "")) not in self.hosts:
+            return Refused(INVALID, "the server does not answer to this name")
+        if from_elsewhere(method, sent):
+            return Refused(INVALID, "the server does not answer what other pages ask for")
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,9 +89,8 @@ class Frame:
             await send(message)
 
         try:
-            if self.hosts is not None and without_port(sent.get(b"host", "")) not in self.hosts:
-                refused = Refused(INVALID, "the server does not answer to this name")
-                body = refused.body(scope["state"]["request_id"])
+            if (stranger := self.stranger(scope["method"], sent)) is not None:
+                body = stranger.body(scope["state"]["request_id"])
                 await JSONResponse(body, INVALID.status)(scope, receive, framed)
                 return
             await self.app(scope, receive, framed)
@@ -91,6 +105,14 @@ class Frame:
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self.measures.request(route, status, time.perf_counter() - begun)
+
+
+def from_elsewhere(method: str, sent: Mapping[bytes, str]) -> bool:
+    """Whether another site's page makes a browser ask, and not somebody who follows a link."""
+    if sent.get(b"sec-fetch-site") not in ("cross-site", "same-site"):
+        return False
+    followed = sent.get(b"sec-fetch-mode"), sent.get(b"sec-fetch-dest")
+    return method != "GET" or followed != ("navigate", "document")
 
 
 def without_port(host: str) -> str:

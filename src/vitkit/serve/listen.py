@@ -16,7 +16,7 @@ IDLE = 5  # seconds that a connection stays open without a request
 BACKLOG = 2048  # connections that the system holds until they are taken
 
 
-class Server(uvicorn.Server):
+class Listener(uvicorn.Server):
     """uvicorn, which after SIGINT or SIGTERM answers what it took and then ends in peace."""
 
     @contextlib.contextmanager
@@ -46,7 +46,7 @@ def listen(app: FastAPI, host: str, port: int, *, say: Callable[[str], None]) ->
     )
     with bound(host, port) as listener:
         say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-        Server(config).run(sockets=[listener])
+        Listener(config).run(sockets=[listener])
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -1,6 +1,5 @@
 """Routes that look into the model: what it sees, maps, attention of a token, lens, ablation."""
 
-import asyncio
 import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,24 +8,26 @@ import numpy as np
 import torch
 from fastapi import Depends, FastAPI, Query, Request
 from numpy.typing import NDArray
-from starlette.responses import Response
 from torch import Tensor
 
 from vitkit.classifier import Classifier
 from vitkit.explain.ablation import Cell, ablate
 from vitkit.explain.around import LayerAround, Place, around
 from vitkit.explain.lens import lens
+from vitkit.explain.methods import METHODS
 from vitkit.explain.picture import png
 from vitkit.serve import protocol
 from vitkit.serve.body import IMAGE_BODY, Fitted
+from vitkit.serve.frame import Picture
 from vitkit.serve.refused import INVALID, OF_IMAGES, Refused
-from vitkit.serve.served import Pixels
+from vitkit.serve.served import Pixels, Served
 
 if TYPE_CHECKING:
     from vitkit.serve.app import Server
 
 Label = Annotated[str | None, Query(max_length=1000)]
 Listed = Annotated[str, Query(max_length=10_000)]
+MOST_CELLS = 1 << 20  # that a request may name
 
 
 def add_routes(app: FastAPI, server: "Server") -> None:
@@ -38,20 +39,26 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     }
 
     async def looked(
-        request: Request, fitted: bool, into: Callable[[Classifier, Pixels], dict[str, Any]]
+        request: Request,
+        fitted: bool,
+        into: Callable[[Classifier, Pixels], dict[str, Any]],
+        *,
+        costly: bool = False,
     ) -> dict[str, Any]:
-        async with server.place():
-            served, pixels = await server.image(request, fitted=fitted)
-            look = served.look(lambda classifier: into(classifier, pixels))
-            return {**await server.answered(request, look), "model": protocol.named(served)}
+        async def look(served: Served, pixels: Pixels) -> dict[str, Any]:
+            return await served.look(lambda classifier: into(classifier, pixels), costly=costly)
+
+        served, found = await server.of_image(request, look, fitted=fitted)
+        return {**found, "model": protocol.named(served)}
 
     @app.post("/view", response_class=Picture, **common)
     async def view(request: Request) -> Picture:
         """What the model sees of an image, resized and cropped, as a PNG."""
-        async with server.place():
-            _, pixels = await server.image(request)
-            drawing = asyncio.to_thread(picture_of, pixels)
-            return Picture(await server.answered(request, drawing))
+
+        async def draw(served: Served, pixels: Pixels) -> bytes:
+            return await server.decode.run(lambda: picture_of(pixels))
+
+        return Picture((await server.of_image(request, draw))[1])
 
     @app.post("/explain", **common)
     async def explain(
@@ -62,7 +69,13 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         fitted: Fitted = False,
     ) -> dict[str, Any]:
         """What in an image speaks for a class."""
-        return await looked(request, fitted, lambda c, p: explained(c, p, method, target, against))
+        costly = method is not None and method in METHODS and METHODS[method].costly
+        return await looked(
+            request,
+            fitted,
+            lambda c, p: explained(c, p, method, target, against),
+            costly=costly,
+        )
 
     @app.post("/attention", **common)
     async def attention(
@@ -89,20 +102,19 @@ def add_routes(app: FastAPI, server: "Server") -> None:
 
     @app.post("/ablate", **common)
     async def without(
-        request: Request, cells: Listed = "", heads: Listed = "", fitted: Fitted = False
+        request: Request,
+        cells: Listed = "",
+        heads: Listed = "",
+        topk: Annotated[int, Query(ge=1, le=1000)] = 10,
+        fitted: Fitted = False,
     ) -> dict[str, Any]:
         """What the model would say without some cells, `row.column`, and heads, `layer.head`.
 
-        Both are lists with commas: `cells=0.1,2.3&heads=11.0`.
+        Both are lists with commas: `cells=0.1,2.3&heads=11.0`; cells may be rectangles from corner
+        to corner: `cells=0.0:3.7`. The `topk` classes that change most are told.
         """
-        places, parts = pairs(cells, "cells"), pairs(heads, "heads")
-        return await looked(request, fitted, lambda c, p: ablated(c, p, places, parts))
-
-
-class Picture(Response):
-    """A PNG."""
-
-    media_type = "image/png"
+        places, parts = rectangles(cells), pairs(heads, "heads")
+        return await looked(request, fitted, lambda c, p: ablated(c, p, places, parts, topk))
 
 
 def picture_of(pixels: Pixels) -> bytes:
@@ -160,8 +172,10 @@ def in_bytes(weights: NDArray[np.float32]) -> dict[str, Any]:
 def read_through(classifier: Classifier, pixels: Pixels, target: str | None) -> dict[str, Any]:
     """The lens, as JSON: the best class after every block, and a class's share in every cell."""
     x = model_input(classifier, pixels)
-    label = classifier.predict_pixels(pixels, 1).label if target is None else target
-    number = classifier.label_of(label)
+    if target is None:
+        number = int(classifier.engine.probabilities(torch.from_numpy(pixels)[None])[0].argmax())
+    else:
+        number = classifier.label_of(target)
     seen = lens(classifier.model, x, classes=(number,), temperature=classifier.temperature)
     path = seen.trajectory(torch.tensor([number], device=x.device))
     steps = zip(
@@ -173,7 +187,7 @@ def read_through(classifier: Classifier, pixels: Pixels, target: str | None) -> 
         strict=True,
     )
     return {
-        "target": label,
+        "target": classifier.classes[number],
         "blocks": [
             {
                 "name": name,
@@ -188,9 +202,9 @@ def read_through(classifier: Classifier, pixels: Pixels, target: str | None) -> 
 
 
 def ablated(
-    classifier: Classifier, pixels: Pixels, cells: list[Cell], heads: list[Cell]
+    classifier: Classifier, pixels: Pixels, cells: list[Cell], heads: list[Cell], topk: int
 ) -> dict[str, Any]:
-    """Scores with and without, as JSON, the classes that change most first."""
+    """What is said without, and scores with and without of those that change most, as JSON."""
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
@@ -199,8 +213,11 @@ def ablated(
         (logits[0].float() / classifier.temperature).softmax(dim=-1).cpu()
         for logits in (effect.whole, effect.ablated)
     )
-    order = (without - whole).abs().argsort(descending=True).tolist()
+    order = (without - whole).abs().argsort(descending=True)[:topk].tolist()
+    best = int(without.argmax())
     return {
+        "label": classifier.classes[best],
+        "score": float(without[best]),
         "classes": [
             {
                 "label": classifier.classes[i],
@@ -208,7 +225,7 @@ def ablated(
                 "without": float(without[i]),
             }
             for i in order
-        ]
+        ],
     }
 
 
@@ -216,6 +233,25 @@ def model_input(classifier: Classifier, pixels: Pixels) -> Tensor:
     """One image, normalised, where the model is: (1, C, h, w)."""
     batch = torch.from_numpy(pixels)[None].to(classifier.engine.device)
     return classifier.preprocess.normalise(batch)
+
+
+def rectangles(text: str) -> list[Cell]:
+    """`0.1,2.3:4.5` as cells; of a rectangle all from the first corner to the last.
+
+    Raises:
+        Refused: it is of another form, or larger than any grid.
+    """
+    found: list[Cell] = []
+    for each in filter(None, text.split(",")):
+        corners = pairs(each.replace(":", ",", 1), "cells")
+        if not corners:
+            raise Refused(INVALID, f"cells: {each!r} is no pair of numbers such as 0.3")
+        (top, left), (bottom, right) = corners[0], corners[-1]
+        if (bottom - top + 1) * (right - left + 1) > MOST_CELLS - len(found):
+            raise Refused(INVALID, f"cells: {each!r} is larger than any image")
+        rows, columns = range(top, bottom + 1), range(left, right + 1)
+        found += [(row, column) for row in rows for column in columns]
+    return found
 
 
 def pairs(text: str, what: str) -> list[Cell]:

@@ -8,6 +8,9 @@ it gives `probabilities`, `FP32` of shape [n, K], and `labels`, `BYTES` of shape
 import asyncio
 import base64
 import binascii
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 import vitkit
 from vitkit.serve.body import read_json
 from vitkit.serve.refused import INVALID, NOT_FOUND, OF_IMAGES, Refused, documented
-from vitkit.serve.served import Pixels, Served
+from vitkit.serve.served import Pixels, Row, Served
 
 if TYPE_CHECKING:
     from vitkit.serve.app import Server
@@ -141,16 +144,28 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     )
     async def infer(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
         """The share of each class, and the best class, of some images."""
-        served = find(name, version)
-        async with server.place():
+        find(name, version)
+        with server.place(request) as served:
             body = await read_json(request, server.limits)
-            outputs = _outputs(body)
-            pixels = await asyncio.gather(
-                *(server.decode(each, served) for each in _files(body)),
-            ) or _fitted(_tensor(body), served)
-            rows = await server.answered(
-                request, asyncio.gather(*(served.probabilities(each) for each in pixels))
-            )
+            outputs, files = _outputs(body), _files(body)
+
+            async def share(number: int, work: Awaitable[Pixels]) -> Row:
+                try:
+                    return await served.probabilities(await work)
+                except Refused as refused:
+                    raise replace(refused, message=f"image {number}: {refused.message}") from None
+
+            async def shares_of() -> list[Row]:
+                fit = served.classifier.preprocess.fit
+                works = [server.decode(each, served) for each in files] or [
+                    server.decode.run(partial(fit, np.ascontiguousarray(image)))
+                    for image in await server.decode.run(lambda: _tensor(body))
+                ]
+                return await all_of([share(i, work) for i, work in enumerate(works)])
+
+            if len(files) > server.limits.waiting:
+                raise Refused(INVALID, f"at most {server.limits.waiting} images may wait here")
+            rows = await server.answered(request, shares_of())
         shares = np.stack(rows)
         given = {
             SHARES: _output(SHARES, "FP32", list(shares.shape), shares.ravel().tolist()),
@@ -222,8 +237,14 @@ def _tensor(body: Any) -> NDArray[np.uint8]:
     return values.reshape(shape).astype(np.uint8)
 
 
-def _fitted(images: NDArray[np.uint8], served: Served) -> list[Pixels]:
-    return [served.classifier.preprocess.fit(np.ascontiguousarray(image)) for image in images]
+async def all_of(works: Sequence[Coroutine[Any, Any, Row]]) -> list[Row]:
+    """What several come to; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _outputs(body: Any) -> list[str]:

@@ -1,9 +1,9 @@
 """The model that answers, and its successor."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,7 +38,8 @@ class Question:
 class Served:
     """A classifier that answers many at once; every answer is of this one version.
 
-    Probabilities and features run in batches, what looks inside the model one by one beside them.
+    Probabilities and features run in batches, what looks inside the model one by one beside them,
+    and what runs it dozens of times in a third thread.
     """
 
     def __init__(
@@ -54,17 +55,19 @@ class Served:
             told=told,
         )
         self._alone = Batcher(self._look, size=1, delay=0, waiting=limits.explaining)
+        self._long = Batcher(self._look, size=1, delay=0, waiting=limits.explaining)
+        self._places: asyncio.Future[Any] | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Served"]:
         """While it answers; at the end what was asked is answered."""
-        async with self._many, self._alone:
+        async with self._many, self._alone, self._long:
             yield self
 
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return self._many.queued + self._alone.queued
+        return self._many.queued + self._alone.queued + self._long.queued
 
     async def probabilities(self, pixels: Pixels) -> Row:
         """The share of each class, (K,)."""
@@ -74,9 +77,16 @@ class Served:
         """The pooled features, (D,)."""
         return await self._many.ask(Question(pixels, EMBED))
 
-    async def look(self, into: Callable[[Classifier], Found]) -> Found:
-        """What a function finds in the classifier, in the thread for such."""
-        found: Found = await self._alone.ask(into)
+    async def look(self, into: Callable[[Classifier], Found], *, costly: bool = False) -> Found:
+        """What a function finds in the classifier; what takes long does so in a thread apart."""
+        found: Found = await (self._long if costly else self._alone).ask(into)
+        return found
+
+    async def once(self, into: Callable[[Classifier], Found]) -> Found:
+        """The same of a function that depends on the model alone: it is called once."""
+        if self._places is None or (self._places.done() and not succeeded(self._places)):
+            self._places = asyncio.ensure_future(self.look(into, costly=True))
+        found: Found = await asyncio.shield(self._places)
         return found
 
     def _answer(self, questions: Sequence[Question]) -> Sequence[Row]:
@@ -94,6 +104,11 @@ class Served:
         return [into(self.classifier) for into in several]
 
 
+def succeeded(future: "asyncio.Future[Any]") -> bool:
+    """Whether what is done has come to a result."""
+    return not future.cancelled() and future.exception() is None
+
+
 class Decoder:
     """Threads that make model inputs of bytes."""
 
@@ -107,8 +122,11 @@ class Decoder:
         Raises:
             Refused: it is no image, a damaged or too large one, or not what the model takes.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._fit, data, served, fitted)
+        return await self.run(lambda: self._fit(data, served, fitted))
+
+    async def run(self, work: Callable[[], Found]) -> Found:
+        """What some work comes to, in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """End the threads."""
@@ -139,6 +157,21 @@ def _as_given(image: NDArray[np.uint8], preprocess: Preprocess) -> Pixels:
     return np.ascontiguousarray(image.transpose(2, 0, 1)[: preprocess.channels])
 
 
+class Turn:
+    """A model that answers, and how many requests count on it."""
+
+    def __init__(self, served: Served, stack: AsyncExitStack) -> None:
+        self.served, self.stack = served, stack
+        self.requests = 0
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def end(self) -> None:
+        """Wait for the last request, and end."""
+        await self.free.wait()
+        await self.stack.aclose()
+
+
 class Stage:
     """Whose turn it is to answer."""
 
@@ -146,26 +179,40 @@ class Stage:
         self._make = make
         self._lock = asyncio.Lock()
         self._ends: set[asyncio.Task[None]] = set()
-        self._now: tuple[Served, AsyncExitStack] | None = None
+        self._now: Turn | None = None
 
     @property
     def served(self) -> Served:
         """The model that takes what comes now."""
         assert self._now is not None  # else nothing has been put on
-        return self._now[0]
+        return self._now.served
+
+    @contextmanager
+    def using(self) -> Iterator[Served]:
+        """The model that takes a request, which does not end before the request does."""
+        assert self._now is not None  # else nothing has been put on
+        turn = self._now
+        turn.requests += 1
+        turn.free.clear()
+        try:
+            yield turn.served
+        finally:
+            turn.requests -= 1
+            if not turn.requests:
+                turn.free.set()
 
     async def put_on(self, classifier: Classifier, name: str) -> Served:
         """Let a classifier answer from now on; the one before answers what it was asked."""
         async with self._lock:
             before = self._now
-            version = 1 if before is None else before[0].version + 1
+            version = 1 if before is None else before.served.version + 1
             stack = AsyncExitStack()
             served = await stack.enter_async_context(
                 self._make(classifier, name, version).running()
             )
-            self._now = served, stack
+            self._now = Turn(served, stack)
             if before is not None:
-                end = asyncio.create_task(before[1].aclose())
+                end = asyncio.create_task(before.end())
                 self._ends.add(end)
                 end.add_done_callback(self._ends.discard)
             return served
@@ -173,5 +220,5 @@ class Stage:
     async def close(self) -> None:
         """Answer what was asked, and end."""
         if self._now is not None:
-            await self._now[1].aclose()
+            await self._now.end()
         await asyncio.gather(*self._ends)

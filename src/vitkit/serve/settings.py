@@ -17,6 +17,7 @@ class Limits:
     delay: float = 0.003  # seconds that a request waits for others
     waiting: int = 256  # requests inside the server, at most
     explaining: int = 16  # and of those, maps that wait
+    waiting_megabytes: float = 512.0  # bodies of all requests inside, together
     seconds: float = 30.0  # until an answer must be there
     upload_seconds: float = 15.0  # until a request must have arrived
     megabytes: float = 20.0  # of a request's body
@@ -28,7 +29,7 @@ class Limits:
                 raise ConfigError(f"{name}={getattr(self, name)} is less than 1")
         if self.delay < 0:
             raise ConfigError(f"delay={self.delay} is below 0 seconds; try 0.003")
-        for name in ("seconds", "upload_seconds", "megabytes", "megapixels"):
+        for name in ("seconds", "upload_seconds", "waiting_megabytes", "megabytes", "megapixels"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
 

@@ -1,6 +1,6 @@
 // What the model calls the image, and which class maps are for.
 
-import { paint } from "./draw.js";
+import { enlarged, paint } from "./draw.js";
 import { on, set, state } from "./state.js";
 import { alert } from "./tell.js";
 import { byId, element, percent } from "./words.js";
@@ -11,7 +11,8 @@ export function startAnswer() {
   on(["about"], () => {
     byId("class-names").replaceChildren(...state.about.classes.map((value) => element("option", { value })));
   });
-  on(["answer", "target"], show);
+  on(["answer"], show);
+  on(["answer", "target"], mark);
   on(["target", "against"], showPickers);
   startPicker("target", () => state.answer?.label ?? "");
   startPicker("against", () => "");
@@ -30,16 +31,22 @@ function show() {
 // The image without any map.
 function paintPlain(image) {
   const canvas = byId("plain");
-  const times = Math.max(Math.ceil(PLAIN / Math.max(image.bitmap.width, image.bitmap.height)), 1);
-  const size = { width: image.bitmap.width * times, height: image.bitmap.height * times };
+  const size = enlarged(image.bitmap, PLAIN);
   Object.assign(canvas, size);
   paint(canvas.getContext("2d"), image, null, size);
+}
+
+// Which of the classes maps are for.
+function mark() {
+  for (const button of byId("answer-rows").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", button.textContent === state.target);
+  }
 }
 
 function classRow({ label, score }) {
   const pick = element(
     "button",
-    { type: "button", "aria-pressed": label === state.target, title: `Maps for ${label}`, onclick: () => set({ target: label, against: state.against === label ? "" : state.against }) },
+    { type: "button", title: `Maps for ${label}`, onclick: () => set({ target: label, against: state.against === label ? "" : state.against }) },
     label,
   );
   return element(

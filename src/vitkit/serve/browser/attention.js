@@ -28,10 +28,10 @@ export function startAttention() {
 
 async function ask() {
   if (!state.image || !state.about.layers.length) return;
-  const { file } = state.image;
-  const where = typeof state.token === "string" ? { token: state.token } : state.token;
-  const found = await trying(() => post("attention", "/attention", file, { ...where, fitted: true }));
-  if (found && file === state.image.file) set({ layers: found.layers.map(decode) });
+  const { image, token } = state;
+  const where = typeof token === "string" ? { token } : token;
+  const found = await trying(() => post("attention", "/attention", image.file, { ...where, fitted: true }));
+  if (found && image === state.image && token === state.token) set({ layers: found.layers.map(decode) });
 }
 
 function decode(layer) {

@@ -15,20 +15,33 @@ function cells() {
   return state.about.image_size.map((pixels) => Math.ceil(pixels / state.about.cell));
 }
 
-// Units down and across.
+// Units down and across; the last ones may be smaller.
 export function unitGrid() {
   return cells().map((count) => Math.ceil(count / side()));
 }
 
-// The cells of some units, as [row, column].
+// Where a unit begins and ends, as shares of the image: [top, left, bottom, right].
+export function unitBox(row, column) {
+  const [height, width] = state.about.image_size;
+  const pixels = side() * state.about.cell;
+  const share = (at, whole) => Math.min((at * pixels) / whole, 1);
+  return [share(row, height), share(column, width), share(row + 1, height), share(column + 1, width)];
+}
+
+// The unit at a place that is given as shares of the image.
+export function unitAt(down, across) {
+  const [height, width] = state.about.image_size;
+  const pixels = side() * state.about.cell;
+  return { row: Math.floor((down * height) / pixels), column: Math.floor((across * width) / pixels) };
+}
+
+// The cells of some units, as /ablate takes them: rectangles from corner to corner.
 export function cellsOf(units) {
   const [rows, columns] = cells();
-  const found = [];
-  for (const unit of units) {
-    const [down, across] = unit.split(".").map((n) => n * side());
-    for (let row = down; row < Math.min(down + side(), rows); row++) {
-      for (let column = across; column < Math.min(across + side(), columns); column++) found.push([row, column]);
-    }
-  }
-  return found;
+  const rectangles = [...units].map((unit) => {
+    const [top, left] = unit.split(".").map((n) => n * side());
+    const [bottom, right] = [Math.min(top + side(), rows) - 1, Math.min(left + side(), columns) - 1];
+    return `${top}.${left}:${bottom}.${right}`;
+  });
+  return rectangles.join(",");
 }

@@ -69,6 +69,12 @@ export function toGrey(bitmap) {
   return canvas;
 }
 
+// The size of an image in whole steps, its longer side having at least so many pixels.
+export function enlarged({ width, height }, side) {
+  const times = Math.max(Math.ceil(side / Math.max(width, height)), 1);
+  return { width: width * times, height: height * times };
+}
+
 // An image, and a map over it if there is one, in a box of a canvas.
 export function paint(context, image, map, { width, height, opacity, smooth, left = 0, top = 0 }) {
   context.imageSmoothingQuality = "high";
@@ -93,7 +99,7 @@ export function paintBar(canvas, signed) {
 export function numbers(map) {
   const [low, high] = range(map);
   const places = high > low ? Math.max(1 - Math.floor(Math.log10(high - low)), 0) : 2;
-  const said = (value) => value.toFixed(Math.min(places, 20));
+  const said = (value) => (places > 4 && value ? value.toExponential(1) : value.toFixed(Math.min(places, 4)));
   const [least, middle, most] = [low, (low + high) / 2, high].map(said);
   return map.signed ? [least, said(0), `+${most}`] : [least, middle, most];
 }

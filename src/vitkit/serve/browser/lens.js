@@ -1,10 +1,10 @@
 // What the head would say after every block.
 
 import { barOf } from "./answer.js";
-import { paint } from "./draw.js";
+import { enlarged, paint } from "./draw.js";
 import { post } from "./server.js";
 import { isSeen, onSeen } from "./seen.js";
-import { on, set, state } from "./state.js";
+import { named, on, set, state } from "./state.js";
 import { trying } from "./tell.js";
 import { byId, element, percent } from "./words.js";
 
@@ -25,11 +25,12 @@ async function ask() {
   const needed = isSeen(section) || state.shown.kind === "lens";
   if (!needed || !state.image || state.blocks || section.hidden) return;
   const { image, target } = state;
-  const found = await trying(() => post("lens", "/lens", image.file, { target, fitted: true }));
+  const found = await trying(() => post("lens", "/lens", image.file, { target: named(target), fitted: true }));
   if (found && image === state.image && target === state.target) set({ blocks: found.blocks.map(toBlock) });
 }
 
-function toBlock(block, number) {
+function toBlock(block) {
+  const number = state.about.layers.findIndex(({ name }) => name === `${block.name}.attn`);
   const map = {
     rows: block.cells.length,
     columns: block.cells[0].length,
@@ -39,14 +40,15 @@ function toBlock(block, number) {
     note: `Of all it reads it would say ${block.label} (${percent(block.score)}).`,
     name: `lens-block${number}`,
   };
-  return { ...block, map };
+  return { ...block, number, map };
 }
 
 function show() {
   byId("steps").replaceChildren(...(state.blocks ?? []).map(step));
 }
 
-function step(block, number) {
+function step(block, index) {
+  const { number } = block;
   const right = block.label === state.target;
   const words = element(
     "span",
@@ -55,7 +57,7 @@ function step(block, number) {
     element("span", { class: "n" }, percent(block.score)),
   );
   const label = `Block ${number}: ${block.label}, ${percent(block.score)}. Show its map on the image`;
-  const shown = () => set({ shown: { kind: "lens", block: number } });
+  const shown = () => set({ shown: { kind: "lens", block: index } });
   return element(
     "button",
     { type: "button", class: "step", "aria-label": label, onclick: shown },
@@ -68,9 +70,7 @@ function step(block, number) {
 
 function draw() {
   if (!state.blocks) return;
-  const { bitmap } = state.image;
-  const times = Math.max(Math.ceil(SIDE / Math.max(bitmap.width, bitmap.height)), 1);
-  const [width, height] = [bitmap.width * times, bitmap.height * times];
+  const { width, height } = enlarged(state.image.bitmap, SIDE);
   [...byId("steps").children].forEach((button, number) => {
     const canvas = button.querySelector("canvas");
     Object.assign(canvas, { width, height });

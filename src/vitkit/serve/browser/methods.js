@@ -1,9 +1,9 @@
 // Methods side by side, each a map of what speaks for a class.
 
-import { paint } from "./draw.js";
+import { enlarged, paint } from "./draw.js";
 import { giveUp, post, wasGivenUp } from "./server.js";
 import { isSeen, onSeen } from "./seen.js";
-import { on, set, state } from "./state.js";
+import { named, on, set, state } from "./state.js";
 import { tell } from "./tell.js";
 import { byId, element, percent } from "./words.js";
 
@@ -19,13 +19,15 @@ export function startMethods() {
   onSeen(section, fill);
 }
 
-// A tile for each method, the control beside the first.
-function build() {
+// The methods, the control beside the first, and those that take long last.
+function sorted() {
   const { methods, control, default_method: first } = state.about;
   const order = (method) => (method.name === first ? 0 : method.name === control ? 1 : method.costly ? 3 : 2);
-  const sorted = [...methods].sort((a, b) => order(a) - order(b));
-  byId("method-tiles").replaceChildren(...sorted.map(tile));
-  if (!state.shown.name) set({ shown: { ...state.shown, name: first } });
+  return [...methods].sort((a, b) => order(a) - order(b));
+}
+
+function build() {
+  byId("method-tiles").replaceChildren(...sorted().map(tile));
 }
 
 function tile(method) {
@@ -34,7 +36,7 @@ function tile(method) {
   const words = control ? `${name}, the control` : name.replaceAll("_", " ");
   const show = () => {
     set({ shown: { kind: "method", name } });
-    want(method, true);
+    want(name);
   };
   const picture = element("button", { type: "button", class: "picture", "aria-label": `Show ${words} on the image`, onclick: show }, element("canvas"));
   if (costly) picture.append(element("span", { class: "run" }, "Run: takes seconds"));
@@ -55,6 +57,7 @@ function drop() {
   const kept = Object.entries(state.maps).filter(([, map]) => map.image === state.image && map.asked === asked(map.method));
   if (kept.length < Object.keys(state.maps).length) set({ maps: Object.fromEntries(kept) });
   wanted.clear();
+  failed.clear();
   giveUp("explain");
 }
 
@@ -64,17 +67,21 @@ function asked(method) {
 }
 
 const wanted = new Set(); // costly methods that were asked for
+const failed = new Set(); // those that are not tried again by themselves
 
-function want(method, run = false) {
-  if (run) wanted.add(method.name);
+function want(name) {
+  wanted.add(name);
+  failed.delete(name);
   fill();
 }
 
 // The next method whose map is missing: what is on the image first, costly ones only on request.
 function next() {
-  const missing = state.about.methods.filter(({ name, costly }) => !state.maps[name] && (!costly || wanted.has(name)));
-  const shown = state.shown.kind === "method" && missing.find(({ name }) => name === state.shown.name);
-  return shown || (isSeen(section) ? missing[0] : missing.find(({ name }) => wanted.has(name)));
+  const shows = ({ name }) => state.shown.kind === "method" && state.shown.name === name;
+  const missing = sorted().filter(({ name }) => !state.maps[name] && !failed.has(name));
+  const asked = missing.filter((method) => shows(method) || wanted.has(method.name));
+  const seen = isSeen(section) ? missing.filter(({ costly }) => !costly) : [];
+  return missing.find(shows) ?? seen[0] ?? asked[0];
 }
 
 // Ask for maps one after the other, until none is missing.
@@ -84,7 +91,7 @@ async function fill() {
   try {
     for (let method = next(); method; method = next()) {
       draw(method.name);
-      if ((await explain(method)) === "failed") break;
+      await explain(method);
     }
   } finally {
     filling = false;
@@ -94,18 +101,18 @@ async function fill() {
 
 async function explain(method) {
   const { image, target, against } = state;
-  const query = { method: method.name, target, against, fitted: true };
+  const query = { method: method.name, target: named(target), against, fitted: true };
   let found;
   try {
     found = await post("explain", "/explain", image.file, query);
   } catch (error) {
-    if (wasGivenUp(error)) return "given up";
+    if (wasGivenUp(error)) return;
+    failed.add(method.name);
     tell(error);
-    return "failed";
+    return;
   }
   const current = image === state.image && (!method.for_class || (target === state.target && against === state.against));
   if (current) set({ maps: { ...state.maps, [method.name]: toMap(found, method, image) } });
-  return "done";
 }
 
 function toMap(found, method, image) {
@@ -125,9 +132,7 @@ function toMap(found, method, image) {
 
 function draw(running = "") {
   if (!state.image) return;
-  const { bitmap } = state.image;
-  const times = Math.max(Math.ceil(SIDE / Math.max(bitmap.width, bitmap.height)), 1);
-  const [width, height] = [bitmap.width * times, bitmap.height * times];
+  const { width, height } = enlarged(state.image.bitmap, SIDE);
   for (const figure of byId("method-tiles").children) {
     const { method } = figure.dataset;
     const map = state.maps[method];
@@ -137,6 +142,7 @@ function draw(running = "") {
     paint(canvas.getContext("2d"), state.image, map, size);
     figure.classList.toggle("waiting", !map);
     figure.classList.toggle("running", method === running);
+    figure.classList.toggle("failed", failed.has(method));
     const shown = state.shown.kind === "method" && state.shown.name === method;
     figure.querySelector("button").setAttribute("aria-pressed", shown);
   }

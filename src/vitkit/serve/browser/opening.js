@@ -1,6 +1,7 @@
 // Ways in: drop, paste, choose, a sample, a link.
 
 import { toGrey } from "./draw.js";
+import { know } from "./model.js";
 import { getFile, post } from "./server.js";
 import { set, state } from "./state.js";
 import { alert, say, trying } from "./tell.js";
@@ -57,8 +58,16 @@ export function showSamples() {
   state.about.samples.forEach((_, number) => trying(() => showSample(number)));
 }
 
+const files = new Map(); // of samples, as they come
+
+function sampleFile(number) {
+  if (!files.has(number)) files.set(number, getFile(`/samples/${number}`));
+  files.get(number).catch(() => files.delete(number));
+  return files.get(number);
+}
+
 async function showSample(number) {
-  const address = URL.createObjectURL(await getFile(`/samples/${number}`));
+  const address = URL.createObjectURL(await sampleFile(number));
   for (const place of ["samples-first", "samples"]) {
     byId(place).children[number].querySelector("img").src = address;
   }
@@ -66,26 +75,31 @@ async function showSample(number) {
 
 // Open one of the samples, with what a link says of it.
 export function openSample(number, wanted = {}) {
-  return trying(async () => {
-    const file = await getFile(`/samples/${number}`);
-    await open(file, { name: state.about.samples[number].name, sample: number, ...wanted });
-  });
+  const { name } = state.about.samples[number];
+  return open(sampleFile(number), { name, sample: number, ...wanted });
 }
 
-// Open an image file: what the model sees of it, and what it calls it. A `fitted` file is the
-// former; `changes` are parts of the state that go with the image.
-export function open(file, { name, sample = null, fitted = false, changes = {} }) {
+let latest = 0; // images that were asked for
+
+// Open an image file, or one that is to come: what the model sees of it, and what it calls it. A
+// `fitted` file is the former; `changes` are parts of the state that go with the image.
+export function open(coming, { name, sample = null, fitted = false, changes = {} }) {
+  const turn = ++latest;
+  document.documentElement.classList.add("busy");
   return trying(async () => {
+    await know();
+    const file = await coming;
     const most = state.about.megabytes;
     if (file.size > most * 1e6) {
       const size = Math.ceil(file.size / 1e6);
       return alert(`${name} has ${size} MB; the server takes ${most}. Make it smaller first.`);
     }
-    byId("main").setAttribute("aria-busy", "true");
     const seen = fitted ? file : await post("open", "/view", file, {}, { file: true });
     const answer = await post("open", "/predict", seen, { topk: 5, fitted: true });
     const bitmap = await createImageBitmap(seen);
     const print = fingerprint(new Uint8Array(await seen.arrayBuffer()));
+    if (turn !== latest) return;
+    const first = state.image === null;
     alert("");
     set({
       image: { name, sample, file: seen, print, bitmap, grey: toGrey(bitmap) },
@@ -101,7 +115,8 @@ export function open(file, { name, sample = null, fitted = false, changes = {} }
       ...changes,
     });
     say(`${name}: ${answer.label}, ${percent(answer.score)}`);
-  }).finally(() => byId("main").removeAttribute("aria-busy"));
+    if (first) byId("answer-title").focus({ preventScroll: true }); // what was focused is gone
+  }).finally(() => turn === latest && document.documentElement.classList.remove("busy"));
 }
 
 // A name for some bytes, so that a link can tell whether it means this image (FNV-1a, twice).

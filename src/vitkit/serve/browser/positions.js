@@ -2,7 +2,6 @@
 
 import { get } from "./server.js";
 import { onSeen } from "./seen.js";
-import { on } from "./state.js";
 import { trying } from "./tell.js";
 import { byId, element } from "./words.js";
 
@@ -10,7 +9,6 @@ const section = byId("positions");
 let asked = false;
 
 export function startPositions() {
-  on(["about"], () => (asked = false));
   onSeen(section, ask);
 }
 
@@ -23,14 +21,15 @@ async function ask() {
   byId("mosaics").replaceChildren(...found.pictures.map((each) => mosaic(each, found)));
 }
 
-function words({ kind, why, learned, grid, score, shuffled_std: chance }) {
+function words({ kind, why, learned, grid, score, every, shuffled_std: chance }) {
   if (kind === "none") return `${why}.`;
   if (kind === "biases") {
     return "What each head adds to its scores by how far away a token is: the middle of a map is the token itself.";
   }
+  const which = every > 1 ? `one patch in each ${every} rows and columns` : "one patch";
   const made = learned ? "learned" : "given, not learned";
   return (
-    `Each small map is of one patch, where it lies in the image: how alike its position embedding (${made}) ` +
+    `Each small map is of ${which}, where it lies in the image: how alike its position embedding (${made}) ` +
     `is to those of all ${grid[0]} × ${grid[1]} patches. Likeness follows distance with ${score.toFixed(2)}, ` +
     `where 1 is always and shuffled tables have 0 ± ${chance.toFixed(2)}. On 14 × 14 patches, sinusoids in two ` +
     "dimensions have 0.84, in one 0.63."

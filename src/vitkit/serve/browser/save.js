@@ -1,6 +1,6 @@
 // What is on the image as a picture, as arrays, and as a link.
 
-import { numbers, paint, paintBar } from "./draw.js";
+import { enlarged, numbers, paint, paintBar } from "./draw.js";
 import { shownMap } from "./maps.js";
 import { bytes, floats, npz, text } from "./npz.js";
 import { state } from "./state.js";
@@ -22,8 +22,7 @@ export function startSaving() {
 function savePicture() {
   const map = shownMap();
   const { bitmap } = state.image;
-  const times = Math.max(Math.ceil(SIDE / Math.max(bitmap.width, bitmap.height)), 1);
-  const [width, height] = [bitmap.width * times, bitmap.height * times];
+  const { width, height } = enlarged(bitmap, SIDE);
   const canvas = document.createElement("canvas");
   canvas.width = (map ? 2 * width + BAR + 3 * MARGIN + 72 : width) + 2 * MARGIN;
   canvas.height = height + 4 * MARGIN;

@@ -10,21 +10,23 @@ export class Refused extends Error {
   }
 }
 
-// Ask for something; a newer request for the same purpose takes the place of an older one.
-async function send(purpose, path, options = {}) {
-  running.get(purpose)?.abort();
+// Ask for something and read it; a newer request for the same purpose takes an older one's place.
+async function send(purpose, path, read, options = {}) {
+  giveUp(purpose);
   const control = new AbortController();
   running.set(purpose, control);
   try {
+    let token = sessionStorage.getItem(KEY);
     for (;;) {
-      const token = sessionStorage.getItem(KEY);
       const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
       const answer = await reach(path, { ...options, headers, signal: control.signal });
-      if (answer.ok) return answer;
       if (answer.status === 401) {
-        await askForToken();
+        token = await askForToken(token ? "That token is not right." : "");
       } else if (answer.status === 429) {
         await pause(1000 * Number(answer.headers.get("Retry-After") || 1), control.signal);
+      } else if (answer.ok) {
+        if (token) sessionStorage.setItem(KEY, token);
+        return await read(answer);
       } else {
         throw new Refused(answer.status, await reason(answer));
       }
@@ -43,33 +45,34 @@ async function reach(path, options) {
   }
 }
 
-let model = null; // the version that answered first
+let model = null; // the one that answered first
 
-// Read an answer, which must be of the version that the page knows.
-async function read(answer) {
+// JSON, which must be of the model that the page knows.
+async function asJson(answer) {
   const said = await answer.json();
   model ??= said.model;
-  if (said.model && said.model.version !== model.version) {
+  if (said.model && (said.model.version !== model.version || said.model.name !== model.name)) {
     throw new Refused(0, "The server has another model by now; load the page again to look into that one.");
   }
   return said;
 }
 
-export async function get(path) {
-  return read(await send(path, path));
+const asFile = (answer) => answer.blob();
+
+export function get(path) {
+  return send(path, path, asJson);
 }
 
-export async function getFile(path) {
-  return (await send(path, path)).blob();
+export function getFile(path) {
+  return send(path, path, asFile);
 }
 
 // Send an image, and read what comes back as JSON, or as a file where `file` says so.
-export async function post(purpose, path, image, query = {}, { file = false } = {}) {
+export function post(purpose, path, image, query = {}, { file = false } = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== "" && value !== undefined);
   const address = given.length ? `${path}?${new URLSearchParams(given)}` : path;
   const headers = { "Content-Type": "application/octet-stream" };
-  const answer = await send(purpose, address, { method: "POST", body: image, headers });
-  return file ? answer.blob() : read(answer);
+  return send(purpose, address, file ? asFile : asJson, { method: "POST", body: image, headers });
 }
 
 // Give up what is being asked for a purpose.
@@ -101,16 +104,19 @@ function pause(milliseconds, signal) {
 
 let asking = null; // one dialog for all that wait
 
-function askForToken() {
+function askForToken(wrong) {
   asking ??= new Promise((resolve, reject) => {
     const dialog = document.getElementById("ask");
     const field = document.getElementById("token");
+    const note = document.getElementById("token-note");
+    note.textContent = wrong || "It is kept until this tab is closed.";
     const done = () => {
       asking = null;
-      if (dialog.returnValue !== "ok") return reject(new Refused(401, "the server asks for a token"));
-      sessionStorage.setItem(KEY, field.value);
+      const token = field.value.trim();
       field.value = "";
-      resolve();
+      if (dialog.returnValue !== "ok") reject(new Refused(401, "The server asks for a token; load the page again to give it."));
+      else if (/^[\x21-\x7e]+$/.test(token)) resolve(token);
+      else resolve(askForToken("A token has letters, digits and signs of ASCII alone."));
     };
     dialog.returnValue = "";
     dialog.addEventListener("close", done, { once: true });

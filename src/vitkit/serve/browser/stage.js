@@ -1,6 +1,6 @@
 // The image with its map, where patches are picked and covered.
 
-import { cellsOf, unitGrid } from "./cover.js";
+import { unitAt, unitBox, unitGrid } from "./cover.js";
 import { numbers, paint, paintBar } from "./draw.js";
 import { shownMap } from "./maps.js";
 import { on, set, state } from "./state.js";
@@ -41,10 +41,12 @@ function startControls() {
   show();
 }
 
+// Whether a click covers; else it looks from the cells of the layer that is shown.
+const covers = () => state.tool === "cover" || !state.layers;
+
 // The cells that the tool works on.
 function grid() {
-  if (state.tool === "cover" || !state.layers) return unitGrid();
-  return state.layers[state.layer].grid;
+  return covers() ? unitGrid() : state.layers[state.layer].grid;
 }
 
 function startPointer() {
@@ -55,7 +57,7 @@ function startPointer() {
   });
   canvas.addEventListener("pointerleave", () => moveTo(null));
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button || state.tool !== "cover") return;
+    if (event.button || !covers() || event.pointerType === "touch") return; // touch may be a scroll
     const at = cellAt(event);
     if (!at) return;
     painting = !state.covered.has(`${at.row}.${at.column}`);
@@ -65,16 +67,20 @@ function startPointer() {
   addEventListener("pointercancel", () => (painting = null));
   canvas.addEventListener("click", (event) => {
     const at = cellAt(event);
-    if (at && state.tool === "look") lookFrom(at);
+    if (!at) return;
+    if (!covers()) lookFrom(at);
+    else if (event.pointerType === "touch" || !event.pointerType) toggle(at);
   });
 }
 
 function cellAt(event) {
   const box = canvas.getBoundingClientRect();
+  const down = (event.clientY - box.top) / box.height;
+  const across = (event.clientX - box.left) / box.width;
+  if (down < 0 || down >= 1 || across < 0 || across >= 1) return null;
+  if (covers()) return unitAt(down, across);
   const [rows, columns] = grid();
-  const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
-  const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-  return row >= 0 && row < rows && column >= 0 && column < columns ? { row, column } : null;
+  return { row: Math.floor(down * rows), column: Math.floor(across * columns) };
 }
 
 function moveTo(at) {
@@ -87,6 +93,10 @@ function lookFrom({ row, column }) {
   const [rows, columns] = grid();
   const token = { down: (row + 0.5) / rows, across: (column + 0.5) / columns };
   set({ token, shown: { kind: "attention" } });
+}
+
+function toggle(at) {
+  coverCell(at, !state.covered.has(`${at.row}.${at.column}`));
 }
 
 function coverCell({ row, column }, cover) {
@@ -107,12 +117,12 @@ function byKey(event) {
     const clamp = (value, sides) => Math.min(Math.max(value, 0), sides - 1);
     const next = cursor ? { row: clamp(at.row + step[0], rows), column: clamp(at.column + step[1], columns) } : at;
     moveTo(next);
-    const covered = state.covered.has(`${next.row}.${next.column}`) && state.tool === "cover";
+    const covered = covers() && state.covered.has(`${next.row}.${next.column}`);
     say(`row ${next.row}, column ${next.column}${covered ? ", covered" : ""}`);
   } else if (event.key === "Enter" || event.key === " ") {
     moveTo(at);
-    if (state.tool === "look") lookFrom(at);
-    else coverCell(at, !state.covered.has(`${at.row}.${at.column}`));
+    if (covers()) toggle(at);
+    else lookFrom(at);
   } else {
     return;
   }
@@ -148,22 +158,20 @@ function draw() {
   paint(context, state.image, shownMap(), { width, height, opacity: state.opacity, smooth: state.smooth });
   drawCovered(context, width, height);
   outlineToken(context, width, height, ratio);
-  if (cursor) outline(context, cellBox(cursor, grid(), width, height), ratio);
+  if (!cursor) return;
+  const { row, column } = cursor;
+  const box = covers() ? unitPixels([row, column], width, height) : cellBox(cursor, grid(), width, height);
+  outline(context, box, ratio);
 }
 
 // Covered patches as the model sees them: filled with the mean colour.
 function drawCovered(context, width, height) {
-  const { bitmap } = state.image;
   const mean = state.about.mean;
   const [r, g, b] = [0, 1, 2].map((i) => Math.round(255 * (mean[i] ?? mean[0])));
-  const { cell } = state.about;
-  for (const [row, column] of cellsOf(state.covered)) {
-    const left = (column * cell * width) / bitmap.width;
-    const top = (row * cell * height) / bitmap.height;
-    const right = Math.min(((column + 1) * cell * width) / bitmap.width, width);
-    const bottom = Math.min(((row + 1) * cell * height) / bitmap.height, height);
-    context.fillStyle = `rgb(${r} ${g} ${b})`;
-    context.fillRect(left, top, right - left + 0.5, bottom - top + 0.5);
+  context.fillStyle = `rgb(${r} ${g} ${b})`;
+  for (const unit of state.covered) {
+    const [left, top, wide, high] = unitPixels(unit.split(".").map(Number), width, height);
+    context.fillRect(left, top, wide + 0.5, high + 0.5);
   }
 }
 
@@ -174,6 +182,11 @@ function outlineToken(context, width, height, ratio) {
   const [, columns] = layer.grid;
   const at = { row: Math.floor(cell / columns), column: cell % columns };
   outline(context, cellBox(at, layer.grid, width, height), ratio, true);
+}
+
+function unitPixels([row, column], width, height) {
+  const [top, left, bottom, right] = unitBox(row, column);
+  return [left * width, top * height, (right - left) * width, (bottom - top) * height];
 }
 
 function cellBox({ row, column }, [rows, columns], width, height) {

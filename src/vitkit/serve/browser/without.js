@@ -12,7 +12,10 @@ const SHOWN = 6; // classes
 export function startWithout() {
   on(["covered", "muted", "image"], ask);
   on(["effect", "covered", "muted"], show);
-  byId("restore").addEventListener("click", () => set({ covered: new Set(), muted: new Set() }));
+  byId("restore").addEventListener("click", () => {
+    set({ covered: new Set(), muted: new Set() });
+    byId("without-title").focus({ preventScroll: true }); // the button is gone
+  });
 }
 
 async function ask() {
@@ -21,14 +24,13 @@ async function ask() {
     giveUp("ablate");
     return set({ effect: null });
   }
-  const cells = cellsOf(state.covered).map((pair) => pair.join(".")).join(",");
-  const heads = [...state.muted].join(",");
-  const { file } = state.image;
-  const found = await trying(() => post("ablate", "/ablate", file, { cells, heads, fitted: true }));
-  if (!found || file !== state.image.file) return;
+  const { covered, muted, image } = state;
+  const heads = [...muted].join(",");
+  const query = { cells: cellsOf(covered), heads, topk: SHOWN, fitted: true };
+  const found = await trying(() => post("ablate", "/ablate", image.file, query));
+  if (!found || image !== state.image || covered !== state.covered || muted !== state.muted) return;
   set({ effect: found.classes });
-  const best = found.classes.reduce((a, b) => (b.without > a.without ? b : a));
-  say(`Without: ${best.label}, ${percent(best.without)}`);
+  say(`Without: ${found.label}, ${percent(found.score)}`);
 }
 
 function show() {
@@ -42,7 +44,7 @@ function show() {
   byId("without-hint").hidden = some;
   byId("restore").hidden = !some;
   byId("without-table").hidden = !effect;
-  if (effect) byId("without-rows").replaceChildren(...effect.slice(0, SHOWN).map(changeRow));
+  if (effect) byId("without-rows").replaceChildren(...effect.map(changeRow));
 }
 
 function changeRow({ label, score, without }) {

@@ -2,7 +2,9 @@
 
 // A share in [0, 1]; 100 % only of the whole.
 export function percent(share, digits = 1) {
-  const most = 100 - 10 ** -digits;
+  const least = 10 ** -digits;
+  if (share > 0 && 100 * share < least / 2) return `<${least}\u202f%`;
+  const most = 100 - least;
   const value = share < 1 - 1e-9 ? Math.min(100 * share, most) : 100;
   return `${value.toFixed(digits)}\u202f%`;
 }
