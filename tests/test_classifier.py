@@ -150,6 +150,18 @@ def test_nothing_in_nothing_out(classifier: Classifier) -> None:
     assert classifier.embed([]).shape == (0, 32)
 
 
+def test_classes_by_name_and_by_number() -> None:
+    model = create_model("vit_tiny_patch16_224", num_classes=4, image_size=16, dim=16, num_heads=2)
+    size = Preprocess(image_size=(16, 16))
+    names = ["crane", "7", "crane", "dog"]
+    classifier = Classifier(model.eval(), size, names, architecture="vit")
+    assert [classifier.label_of(name) for name in ("dog", "7", "2", "0")] == [3, 1, 2, 0]
+    with pytest.raises(ConfigError, match="classes 0, 2 are called 'crane'; give one of these"):
+        classifier.label_of("crane")
+    with pytest.raises(ConfigError, match="knows no class '4'"):
+        classifier.label_of("4")
+
+
 @pytest.mark.parametrize(("topk", "count"), [(1, 1), (2, 2), (3, 3), (5, 3), (1000, 3)])
 def test_topk(classifier: Classifier, topk: int, count: int) -> None:
     (prediction,) = classifier.predict(picture(0), topk)

@@ -3,18 +3,26 @@
 import base64
 import json
 import re
+import socket
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import vitkit
+from browsing import serving
 from vitkit.data.image import decode
 from vitkit.serve.app import make_app
 from vitkit.serve.batcher import Full
+from vitkit.serve.refused import Refused
 from vitkit.serve.settings import Limits
 
 MODEL = {"name": "colours", "version": "1"}
@@ -334,3 +342,114 @@ def test_only_own_names_are_answered_to(classifier: vitkit.Classifier) -> None:
             assert client.get("/v2", headers={"host": host}).status_code == 200
         for host in ("evil.example", "127.0.0.1.evil.example", ""):
             refused(client.get("/v2", headers={"host": host}), 400, "invalid_request")
+
+
+def test_options_in_the_form_are_not_passed_over(
+    client: TestClient, image: Path, upload: Callable[..., Any]
+) -> None:
+    answer = client.post("/explain", files=upload(image), data={"method": "gradcam"})
+    assert "a field 'method'; options go into the address" in refused(
+        answer, 400, "invalid_request"
+    )
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "path", "status"),
+    [
+        ("cross-site", "no-cors", "/predict", 400),
+        ("same-site", "cors", "/predict", 400),
+        ("cross-site", "navigate", "/predict", 400),
+        ("same-origin", "cors", "/predict", 200),
+        ("none", "cors", "/predict", 200),
+        ("cross-site", "no-cors", "/positions", 400),
+        ("cross-site", "navigate", "/", 200),
+    ],
+)
+def test_what_pages_of_others_ask_for(
+    client: TestClient,
+    image: Path,
+    upload: Callable[..., Any],
+    site: str,
+    mode: str,
+    path: str,
+    status: int,
+) -> None:
+    dest = "document" if mode == "navigate" else "empty"
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+    if path == "/predict":
+        answer = client.post(path, files=upload(image), headers=headers)
+    else:
+        answer = client.get(path, headers=headers)
+    assert answer.status_code == status
+
+
+def test_an_upload_keeps_its_model_when_that_changes(
+    classifier: vitkit.Classifier, finished: vitkit.Run, image: Path
+) -> None:
+    token = "12345678"
+    right = {"authorization": f"Bearer {token}"}
+    data = image.read_bytes()
+    with serving(make_app(classifier, name="colours", token=token)) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as slow:
+            slow.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+                b"Connection: close\r\nAuthorization: Bearer 12345678\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(data) + data[:10]
+            )
+            time.sleep(0.3)
+            changed = httpx.post(
+                f"{address}/v2/repository/models/colours/load",
+                json={"parameters": {"checkpoint": str(finished.directory)}},
+                headers=right,
+                timeout=30,
+            )
+            assert changed.json()["version"] == "2"
+            slow.sendall(data[10:])
+            answer = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert b"200 OK" in answer and b'"version":"1"' in answer
+        new = httpx.post(f"{address}/predict", content=data, headers=right | {
+            "content-type": "image/png"}, timeout=30)  # fmt: skip
+        assert new.json()["model"]["version"] == "2"
+
+
+def test_bodies_that_wait_have_a_bound(classifier: vitkit.Classifier) -> None:
+    limits = Limits(megabytes=1, waiting_megabytes=1.5)
+
+    def request(length: int) -> Request:
+        headers = [(b"content-length", str(length).encode())]
+        return Request({"type": "http", "method": "POST", "headers": headers})
+
+    with TestClient(make_app(classifier, name="colours", limits=limits)) as client:
+        server = client.app.state.server  # type: ignore[attr-defined]
+        with server.place(request(1_000_000)):
+            with server.place(request(400_000)):
+                assert server.bytes == 1_400_000
+            with pytest.raises(Refused, match="too many"), server.place(request(600_000)):
+                pass
+        assert server.bytes == server.inside == 0
+        with pytest.raises(Refused, match="too many"), server.place(request(9)), server.place(
+            request(0)  # says nothing, and so may bring all
+        ), server.place(request(600_000)):  # fmt: skip
+            pass
+
+
+def test_what_takes_long_does_not_hold_up_a_look(
+    client: TestClient, image: Path, upload: Callable[..., Any], monkeypatch
+) -> None:
+    held, going = threading.Event(), threading.Event()
+    slow = client.app.state.server.stage.served._long  # type: ignore[attr-defined]
+    run = slow.run
+
+    def waits(several: Any) -> Any:
+        going.set()
+        assert held.wait(30)
+        return run(several)
+
+    monkeypatch.setattr(slow, "run", waits)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/explain?method=occlusion", files=upload(image))
+        assert going.wait(30)
+        assert client.post("/explain?method=relevance", files=upload(image)).status_code == 200
+        held.set()
+        assert first.result().json()["method"] == "occlusion"

@@ -151,10 +151,26 @@ def test_ablate(
     assert all(each["without"] == pytest.approx(each["score"]) for each in nothing)
 
 
+def test_rectangles(client: TestClient, image: Path, upload: Callable[..., Any]) -> None:
+    whole, listed = (
+        client.post(f"/ablate?cells={cells}", files=upload(image)).json()
+        for cells in ("0.0:1.1", "0.0,0.1,1.0,1.1")
+    )
+    assert whole == listed
+    assert whole["score"] == max(each["without"] for each in whole["classes"])
+    one = client.post("/ablate?cells=0.0&topk=1", files=upload(image)).json()
+    assert len(one["classes"]) == 1
+
+
 @pytest.mark.parametrize(
     ("route", "words"),
     [
         ("ablate?cells=1", "'1' is no pair"),
+        ("ablate?cells=:", "':' is no pair"),
+        ("ablate?cells=0.0:9999.9999", "larger than any image"),
+        ("explain?methd=gradcam", "did you mean 'method'?"),
+        ("attention?down=0.5", "needs both down and across"),
+        ("attention?token=CLS&down=0.5&across=0.5", "has no place"),
         ("ablate?heads=a.b", "'a.b' is no pair"),
         ("ablate?cells=9.9", ""),
         ("ablate?heads=9.0", ""),

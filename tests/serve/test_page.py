@@ -29,15 +29,17 @@ NASTY = "<img src=x onerror=alert(1)>"
 CLASSES = ("cat", "dog", NASTY, "a & b", "emu")
 
 
-def classifier_of(architecture: str, **settings: object) -> vitkit.Classifier:
+def classifier_of(
+    architecture: str, *, image_size: tuple[int, int] = (SIDE, SIDE), **settings: object
+) -> vitkit.Classifier:
     torch.manual_seed(0)
     model = vitkit.create_model(
-        architecture, num_classes=len(CLASSES), image_size=(SIDE, SIDE), **settings
+        architecture, num_classes=len(CLASSES), image_size=image_size, **settings
     )
     with torch.no_grad():
         for weights in model.parameters():  # else heads hardly differ, and no class stands out
             weights.mul_(3)
-    size = Preprocess(image_size=(SIDE, SIDE))
+    size = Preprocess(image_size=image_size)
     return vitkit.Classifier(model.eval(), size, CLASSES, architecture=architecture)
 
 
@@ -334,6 +336,8 @@ def test_a_link_about_an_image_that_it_does_not_hold(
 def test_a_link_that_makes_no_sense(browser: Browser, address: str, tail: str) -> None:
     with opened(browser, f"{address}/#{tail}") as page:
         expect(page.locator("#model-name")).to_have_text("animals")
+        if tail == "sample=99":
+            expect(page.locator("#alert")).to_contain_text("sample 99, which is not offered")
         if tail.startswith("sample=0"):
             expect(page.locator("#answer-share")).to_have_text(re.compile(r"\d"))
         else:
@@ -400,12 +404,65 @@ def test_a_token_is_asked_for(browser: Browser, classifier: vitkit.Classifier, p
         serving(make_app(classifier, name="secret", token="12345678")) as address,
         opened(browser, address) as page,
     ):
-        for given in ("wrong token", "12345678"):
-            expect(page.locator("#ask")).to_be_visible()
+        for given, words in (("wrong", "until this tab"), ("12345678", "not right")):
+            expect(page.locator("#token-note")).to_contain_text(words)
             page.fill("#token", given)
             page.keyboard.press("Enter")
         expect(page.locator("#model-name")).to_have_text("secret")
         show(page, photo)
+
+
+def test_an_image_that_comes_before_the_token(
+    browser: Browser, classifier: vitkit.Classifier, photo: Path
+) -> None:
+    with (
+        serving(make_app(classifier, name="secret", token="12345678")) as address,
+        opened(browser, address) as page,
+    ):
+        expect(page.locator("#ask")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#alert")).to_contain_text("asks for a token")
+        page.set_input_files("#file", photo)
+        page.fill("#token", "12345678")
+        page.keyboard.press("Enter")
+        expect(page.locator("#answer-share")).to_have_text(re.compile(r"\d"))
+
+
+def test_patches_that_do_not_fill_the_image(browser: Browser, photo: Path) -> None:
+    cnn = classifier_of("resnet18", dim=8, image_size=(44, 44))
+    with serving(make_app(cnn, name="cnn")) as address, opened(browser, address) as page:
+        page.set_input_files("#file", photo)
+        expect(page.locator("#map-title")).to_have_text(re.compile("gradcam"))
+        box = page.locator("#image").bounding_box()
+        assert box is not None  # of 44 pixels the cells of 16 cover 0, 16 and 32 to 44
+        page.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 0.99 * box["height"])
+        expect(page.locator("#without-what")).to_have_text("1 patch covered")
+        page.wait_for_timeout(400)
+        assert "cover=2.1" in page.url
+
+
+def test_the_newest_answer_counts(page: Page, photo: Path) -> None:
+    show(page, photo)
+    page.evaluate(
+        """() => {
+            const json = Response.prototype.json;
+            let late = true;
+            Response.prototype.json = async function () {
+                const said = await json.call(this);
+                if (said.layers && late) {
+                    late = false;
+                    await new Promise((resolve) => setTimeout(resolve, 1500));
+                }
+                return said;
+            };
+        }"""
+    )
+    click_patch(page, 0, 0)
+    page.wait_for_timeout(300)
+    click_patch(page, 3, 3)
+    expect(page.locator("#map-title")).to_have_text(re.compile("where row 3, column 3 looks"))
+    page.wait_for_timeout(1600)
+    expect(page.locator("#map-title")).to_have_text(re.compile("where row 3, column 3 looks"))
 
 
 def test_a_cnn_has_no_attention(browser: Browser, photo: Path) -> None:

@@ -13,7 +13,7 @@ import vitkit
 from vitkit.data.sources import open_source
 from vitkit.data.split import load_split
 from vitkit.errors import DataError
-from vitkit.serve.samples import SIDE, choose_samples, samples_of_run
+from vitkit.serve.samples import SIDE, choose_samples, samples_of, samples_of_run
 
 
 def decoded(picture: bytes) -> np.ndarray:
@@ -36,18 +36,23 @@ def test_a_run_offers_what_it_held_out(finished: vitkit.Run, colours: Path) -> N
     assert {splits[f"{s.label}/{s.name}"] for s in chosen} <= {"val", "test"}
 
 
-@pytest.mark.parametrize("broken", ["no run", "no data", "no split"])
-def test_nothing_is_offered_where_it_is_gone(
-    tmp_path: Path, finished: vitkit.Run, broken: str
-) -> None:
-    if broken != "no run":
-        environment = json.loads((finished.directory / "env.json").read_text())
-        if broken == "no data":
-            environment["data"] = str(tmp_path / "gone.zip")
-            split = (finished.directory / "split.csv").read_bytes()
-            (tmp_path / "split.csv").write_bytes(split)
-        (tmp_path / "env.json").write_text(json.dumps(environment))
+def test_what_is_no_run_offers_nothing(tmp_path: Path) -> None:
     assert samples_of_run(tmp_path) == []
+
+
+def test_a_run_whose_data_are_gone(tmp_path: Path, finished: vitkit.Run) -> None:
+    environment = json.loads((finished.directory / "env.json").read_text())
+    environment["data"] = str(tmp_path / "gone.zip")
+    (tmp_path / "env.json").write_text(json.dumps(environment))
+    (tmp_path / "split.csv").write_bytes((finished.directory / "split.csv").read_bytes())
+    with pytest.raises(DataError, match="gone.zip from here; --samples DATA"):
+        samples_of_run(tmp_path)
+
+
+def test_images_without_classes(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "one.png")
+    for given in (tmp_path, tmp_path / "one.png"):
+        assert [(s.label, s.name) for s in samples_of(str(given))] == [("", "one.png")]
 
 
 def test_large_and_broken_images(tmp_path: Path) -> None:

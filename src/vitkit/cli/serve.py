@@ -8,7 +8,7 @@ import typer
 
 from vitkit.cli.options import Checkpoint, Device, MaxMegabytes, MaxMegapixels, ModelOfFile
 from vitkit.cli.screen import Screen, warn
-from vitkit.errors import ConfigError, MissingExtra
+from vitkit.errors import ConfigError, DataError, MissingExtra
 
 if TYPE_CHECKING:
     from vitkit.runtime.device import Precision
@@ -56,13 +56,12 @@ def serve(
     try:
         from vitkit.serve.app import make_app
         from vitkit.serve.listen import listen
-        from vitkit.serve.samples import choose_samples, samples_of_run
+        from vitkit.serve.samples import samples_of, samples_of_run
     except ImportError as error:
         raise MissingExtra(
             f"{error.name} is not installed; run: pip install 'vitkit[serve]'"
         ) from None
     from vitkit.classifier import load
-    from vitkit.data.sources import open_source
     from vitkit.serve.settings import Limits
 
     limits = Limits(
@@ -88,7 +87,13 @@ def serve(
     title = name or Path(str(checkpoint).rstrip("/")).name.partition("@")[0]
     named = f"[{host}]" if ":" in host else host
     own = (*LOOPBACK, named) if is_loopback(host) and token is None else None
-    offered = choose_samples(open_source(samples)) if samples else samples_of_run(checkpoint)
+    try:
+        offered = samples_of(samples) if samples else samples_of_run(checkpoint)
+    except DataError as error:
+        if samples:
+            raise
+        warn(str(error))
+        offered = []
     app = make_app(classifier, name=title, limits=limits, token=token, hosts=own, samples=offered)
     listen(app, host, port, say=lambda address: typer.echo(f"{title} at {address}"))
 

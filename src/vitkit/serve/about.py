@@ -13,6 +13,7 @@ from vitkit.explain.picture import PURPLE_ORANGE, VIRIDIS, Pixels, png
 from vitkit.explain.positions import position_similarity, relative_biases
 from vitkit.explain.sites import cell_side, find_sites, has_attention
 from vitkit.models.swin import Swin
+from vitkit.serve.body import check_parameters
 from vitkit.serve.frame import Picture
 from vitkit.serve.protocol import named
 from vitkit.serve.refused import (
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 def add_routes(app: FastAPI, server: "Server") -> None:
     """`/about`, `/positions` and `/samples/{number}`."""
-    allowed = [Depends(server.allow)]
+    allowed = [Depends(server.allow), Depends(check_parameters)]
 
-    @app.get("/about", dependencies=allowed, responses=documented(UNAUTHORISED, FAILED))
+    @app.get("/about", dependencies=allowed, responses=documented(INVALID, UNAUTHORISED, FAILED))
     async def about() -> dict[str, Any]:
         """The model: its classes, layers and methods; and the samples there are."""
         samples = [{"name": s.name, "label": s.label} for s in server.samples]
@@ -52,7 +53,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     @app.get(
         "/positions",
         dependencies=allowed,
-        responses=documented(UNAUTHORISED, BUSY, FAILED, CLOSING, LATE),
+        responses=documented(INVALID, UNAUTHORISED, BUSY, FAILED, CLOSING, LATE),
     )
     async def positions(request: Request) -> dict[str, Any]:
         """What the model has learned of places, in pictures."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,7 +17,15 @@ import vitkit
 from vitkit.classifier import Classifier, load
 from vitkit.errors import VitkitError
 from vitkit.serve import about, looking, page, protocol
-from vitkit.serve.body import IMAGE_BODY, Fitted, announced, gone, read_image, read_json
+from vitkit.serve.body import (
+    IMAGE_BODY,
+    Fitted,
+    announced,
+    check_parameters,
+    gone,
+    read_image,
+    read_json,
+)
 from vitkit.serve.frame import Frame, handle_errors
 from vitkit.serve.measures import Measures
 from vitkit.serve.refused import (
@@ -38,6 +47,7 @@ from vitkit.serve.served import Decoder, Pixels, Served, Stage
 from vitkit.serve.settings import Limits
 
 Result = TypeVar("Result")
+log = logging.getLogger("vitkit.serve")
 
 
 class Server:
@@ -193,7 +203,7 @@ def make_app(
 
 def add_images(app: FastAPI, server: Server) -> None:
     """`/predict` and `/embed`, which take an image file."""
-    allowed = [Depends(server.allow)]
+    allowed = [Depends(server.allow), Depends(check_parameters)]
 
     @app.post("/predict", dependencies=allowed, responses=OF_IMAGES, openapi_extra=IMAGE_BODY)
     async def predict(
@@ -241,7 +251,9 @@ def add_measures(app: FastAPI, server: Server) -> None:
         if server.token is None:
             raise Refused(FORBIDDEN, "the model changes only where the server has a --token")
         if name != server.stage.served.name:
-            raise Refused(NOT_FOUND, f"no model is called {name!r}")
+            raise Refused(
+                NOT_FOUND, f"no model is called {name!r}; it is {server.stage.served.name!r}"
+            )
         path = protocol.checkpoint_of(await read_json(request, server.limits))
         server.first = await asyncio.to_thread(open_checkpoint, path, server)
         return protocol.named(await server.stage.put_on(server.first, name))
@@ -256,9 +268,10 @@ def open_checkpoint(path: str, server: Server) -> Classifier:
     engine = server.stage.served.classifier.engine
     try:
         found = load(Path(path), device=str(engine.device), precision=engine.precision)
-    except VitkitError:
+    except VitkitError as error:
+        log.warning("a checkpoint was asked for and cannot be opened: %s", error)
         raise Refused(
-            INVALID, "the checkpoint cannot be opened; try `vitkit inspect` on it"
+            INVALID, "the checkpoint cannot be opened; the server's log says why"
         ) from None
     if not found.classes:
         raise Refused(INVALID, "the checkpoint has no head, so no answers; name a classifier's")

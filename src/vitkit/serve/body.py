@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from vitkit.errors import nearest
 from vitkit.serve.refused import INVALID, NOT_AN_IMAGE, SLOW, TOO_LARGE, Refused
 from vitkit.serve.settings import Limits
 
@@ -35,6 +36,19 @@ IMAGE_BODY: dict[str, Any] = {  # how OpenAPI describes what `read_image` takes
         },
     }
 }
+
+
+def check_parameters(request: Request) -> None:
+    """Let no parameter pass that the route does not have.
+
+    Raises:
+        Refused: there is one; the nearest that it has is named.
+    """
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise Refused(INVALID, f"no parameter is called {name!r}{nearest(name, known)}; {has}")
 
 
 async def read_image(request: Request, limits: Limits) -> bytes:
@@ -125,6 +139,10 @@ async def _field(request: Request, limits: Limits) -> bytes:
         file = form.get(FIELD)
         if not isinstance(file, UploadFile):
             raise Refused(INVALID, f"the form has no file in a field {FIELD!r}")
+        if others := sorted(set(form) - {FIELD}):
+            raise Refused(
+                INVALID, f"the form has a field {others[0]!r}; options go into the address, after ?"
+            )
         return await file.read()
     finally:
         await form.close()

@@ -17,7 +17,7 @@ from vitkit.explain.lens import lens
 from vitkit.explain.methods import METHODS
 from vitkit.explain.picture import png
 from vitkit.serve import protocol
-from vitkit.serve.body import IMAGE_BODY, Fitted
+from vitkit.serve.body import IMAGE_BODY, Fitted, check_parameters
 from vitkit.serve.frame import Picture
 from vitkit.serve.refused import INVALID, OF_IMAGES, Refused
 from vitkit.serve.served import Pixels, Served
@@ -33,7 +33,7 @@ MOST_CELLS = 1 << 20  # that a request may name
 def add_routes(app: FastAPI, server: "Server") -> None:
     """`/view`, `/explain`, `/attention`, `/lens` and `/ablate`, which take an image file."""
     common: dict[str, Any] = {
-        "dependencies": [Depends(server.allow)],
+        "dependencies": [Depends(server.allow), Depends(check_parameters)],
         "responses": OF_IMAGES,
         "openapi_extra": IMAGE_BODY,
     }
@@ -81,16 +81,19 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     async def attention(
         request: Request,
         token: Annotated[str | None, Query(max_length=16)] = None,
-        down: Annotated[float, Query(ge=0, lt=1)] = 0.5,
-        across: Annotated[float, Query(ge=0, lt=1)] = 0.5,
+        down: Annotated[float | None, Query(ge=0, lt=1)] = None,
+        across: Annotated[float | None, Query(ge=0, lt=1)] = None,
         fitted: Fitted = False,
     ) -> dict[str, Any]:
         """Where a token looks, and what looks at it, in every head of every layer.
 
-        The token is that of a place, given as shares of the image, or a prefix token such as CLS.
+        The token is that of a place, given as shares of the image, or a prefix token such as CLS;
+        without either, of the middle.
         Weights come as bytes in base64, (heads, tokens), each head's 255 being its `most`.
         """
-        at: Place | str = (down, across) if token is None else token
+        at: Place | str = place_of(down, across) if token is None else token
+        if token is not None and (down is not None or across is not None):
+            raise Refused(INVALID, f"token={token!r} has no place; leave down and across out")
         return await looked(request, fitted, lambda c, p: looks(c, p, at))
 
     @app.post("/lens", **common)
@@ -115,6 +118,19 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         """
         places, parts = rectangles(cells), pairs(heads, "heads")
         return await looked(request, fitted, lambda c, p: ablated(c, p, places, parts, topk))
+
+
+def place_of(down: float | None, across: float | None) -> Place:
+    """A place, the middle where nothing is said.
+
+    Raises:
+        Refused: half of it is said.
+    """
+    if down is None and across is None:
+        return 0.5, 0.5
+    if down is None or across is None:
+        raise Refused(INVALID, "a place needs both down and across")
+    return down, across
 
 
 def picture_of(pixels: Pixels) -> bytes:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitkit.data.sources import Source, open_source
+from vitkit.data.sources import Source, open_inputs, open_source
 from vitkit.data.split import load_split
-from vitkit.errors import DataError, ImageError, VitkitError
+from vitkit.errors import DataError, ImageError
 from vitkit.explain.picture import png
 from vitkit.training.directory import SPLIT
 from vitkit.training.environment import read_environment
@@ -28,16 +28,37 @@ class Sample:
     picture: bytes
 
 
-def samples_of_run(checkpoint: Path, count: int = COUNT) -> list[Sample]:
-    """A few images that a run did not learn from; none where it or its data are not there."""
+def samples_of(data: str, count: int = COUNT) -> list[Sample]:
+    """A few images of DATA, or of a folder, a zip or a file without classes.
+
+    Raises:
+        DataError: nothing that can be read.
+    """
     try:
-        data = read_environment(checkpoint)["data"]
+        source = open_source(data)
+    except DataError:
+        source = open_inputs([data])
+    return choose_samples(source, count)
+
+
+def samples_of_run(checkpoint: Path, count: int = COUNT) -> list[Sample]:
+    """A few images that a run did not learn from; none of what is no run.
+
+    Raises:
+        DataError: its data are not there any more, or not to be found from here.
+    """
+    if not (checkpoint / SPLIT).is_file():
+        return []
+    data = read_environment(checkpoint)["data"]
+    try:
         splits = {row.name: row.split for row in load_split(checkpoint / SPLIT)}
         source = open_source(data)
         kept = [replace(s, split=splits.get(s.name, s.split)) for s in source.samples]
         return choose_samples(replace(source, samples=tuple(kept)), count)
-    except (VitkitError, KeyError):
-        return []
+    except DataError:
+        raise DataError(
+            f"the run's images are not at {data} from here; --samples DATA gives the page some"
+        ) from None
 
 
 def choose_samples(source: Source, count: int = COUNT) -> list[Sample]:

@@ -20,12 +20,24 @@ export function unitGrid() {
   return cells().map((count) => Math.ceil(count / side()));
 }
 
-// Where a unit begins and ends, as shares of the image: [top, left, bottom, right].
-export function unitBox(row, column) {
-  const [height, width] = state.about.image_size;
+// Where a unit lies in a picture of the image of some width and height: [left, top, width, height].
+export function unitBox(row, column, width, height) {
+  const [down, across] = state.about.image_size;
   const pixels = side() * state.about.cell;
-  const share = (at, whole) => Math.min((at * pixels) / whole, 1);
-  return [share(row, height), share(column, width), share(row + 1, height), share(column + 1, width)];
+  const at = (number, whole, length) => Math.min((number * pixels) / whole, 1) * length;
+  const [left, top] = [at(column, across, width), at(row, down, height)];
+  return [left, top, at(column + 1, across, width) - left, at(row + 1, down, height) - top];
+}
+
+// Draw covered patches as the model sees them: filled with the mean colour.
+export function drawCovered(context, width, height) {
+  const { mean } = state.about;
+  const [r, g, b] = [0, 1, 2].map((i) => Math.round(255 * (mean[i] ?? mean[0])));
+  context.fillStyle = `rgb(${r} ${g} ${b})`;
+  for (const unit of state.covered) {
+    const [left, top, wide, high] = unitBox(...unit.split(".").map(Number), width, height);
+    context.fillRect(left, top, wide + 0.5, high + 0.5);
+  }
 }
 
 // The unit at a place that is given as shares of the image.

@@ -56,6 +56,7 @@ export async function read() {
   const sample = Number(said.get("sample") ?? -1);
   const name = said.get("name") || "image";
   if (state.about.samples[sample]) return openSample(sample, { changes });
+  if (said.has("sample")) return alert(`This link is about sample ${said.get("sample")}, which is not offered here.`);
   if (said.has("png")) return open(fromText(said.get("png")), { name, fitted: true, changes });
   if (said.has("image")) {
     expected = { print: said.get("image"), name, changes };

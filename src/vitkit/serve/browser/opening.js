@@ -79,6 +79,12 @@ export function openSample(number, wanted = {}) {
   return open(sampleFile(number), { name, sample: number, ...wanted });
 }
 
+function markSample() {
+  [...byId("samples").children].forEach((button, number) => {
+    button.setAttribute("aria-current", number === state.image.sample);
+  });
+}
+
 let latest = 0; // images that were asked for
 
 // Open an image file, or one that is to come: what the model sees of it, and what it calls it. A
@@ -100,6 +106,7 @@ export function open(coming, { name, sample = null, fitted = false, changes = {}
     const print = fingerprint(new Uint8Array(await seen.arrayBuffer()));
     if (turn !== latest) return;
     const first = state.image === null;
+    if (first) scrollTo(0, 0);
     alert("");
     set({
       image: { name, sample, file: seen, print, bitmap, grey: toGrey(bitmap) },
@@ -115,6 +122,7 @@ export function open(coming, { name, sample = null, fitted = false, changes = {}
       ...changes,
     });
     say(`${name}: ${answer.label}, ${percent(answer.score)}`);
+    markSample();
     if (first) byId("answer-title").focus({ preventScroll: true }); // what was focused is gone
   }).finally(() => turn === latest && document.documentElement.classList.remove("busy"));
 }

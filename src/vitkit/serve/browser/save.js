@@ -1,5 +1,6 @@
 // What is on the image as a picture, as arrays, and as a link.
 
+import { cellsOf, drawCovered } from "./cover.js";
 import { enlarged, numbers, paint, paintBar } from "./draw.js";
 import { shownMap } from "./maps.js";
 import { bytes, floats, npz, text } from "./npz.js";
@@ -24,7 +25,7 @@ function savePicture() {
   const { bitmap } = state.image;
   const { width, height } = enlarged(bitmap, SIDE);
   const canvas = document.createElement("canvas");
-  canvas.width = (map ? 2 * width + BAR + 3 * MARGIN + 72 : width) + 2 * MARGIN;
+  canvas.width = Math.max((map ? 2 * width + BAR + 3 * MARGIN + 72 : width) + 2 * MARGIN, 720);
   canvas.height = height + 4 * MARGIN;
   const context = canvas.getContext("2d");
   context.fillStyle = "#fff";
@@ -33,6 +34,10 @@ function savePicture() {
   paint(context, state.image, null, size);
   if (map) {
     paint(context, state.image, map, { ...size, left: width + 2 * MARGIN });
+    context.save();
+    context.translate(width + 2 * MARGIN, 2 * MARGIN);
+    drawCovered(context, width, height);
+    context.restore();
     drawBar(context, map, 2 * width + 3 * MARGIN, 2 * MARGIN, height);
   }
   context.fillStyle = "#202124";
@@ -67,10 +72,15 @@ function drawBar(context, map, left, top, height) {
 function saveArrays() {
   const map = shownMap();
   const { bitmap, name } = state.image;
-  const about = { file: name, model: state.about.model, label: state.answer.label, map: map?.title ?? null };
+  const about = { file: name, model: state.about.model, label: state.answer.label, map: map?.title ?? null, ...changed() };
   const arrays = { image: bytes(pixelsOf(bitmap), [bitmap.height, bitmap.width, 3]), about: text(JSON.stringify(about)) };
   if (map) arrays.grid = floats(map.values, [map.rows, map.columns]);
   download(new Blob([npz(arrays)], { type: "application/octet-stream" }), `${stem()}.npz`);
+}
+
+// What was covered and muted meanwhile; the map is of the whole image and all heads.
+function changed() {
+  return { covered: cellsOf(state.covered), muted: [...state.muted].join(",") };
 }
 
 function pixelsOf(bitmap) {

@@ -1,6 +1,7 @@
 // Requests to the server that sent this page.
 
 const KEY = "vitkit-token";
+const ANOTHER = "The server has another model by now; load the page again to look into that one.";
 const running = new Map(); // what is being asked, by what it is for
 
 export class Refused extends Error {
@@ -52,7 +53,7 @@ async function asJson(answer) {
   const said = await answer.json();
   model ??= said.model;
   if (said.model && (said.model.version !== model.version || said.model.name !== model.name)) {
-    throw new Refused(0, "The server has another model by now; load the page again to look into that one.");
+    throw new Refused(0, ANOTHER);
   }
   return said;
 }
@@ -86,7 +87,8 @@ export function wasGivenUp(error) {
 
 async function reason(answer) {
   try {
-    return (await answer.json()).error.message;
+    const { message } = (await answer.json()).error;
+    return message.startsWith("a fitted image has") ? ANOTHER : message;
   } catch {
     return `the server answered ${answer.status}`;
   }

@@ -1,6 +1,6 @@
 // The image with its map, where patches are picked and covered.
 
-import { unitAt, unitBox, unitGrid } from "./cover.js";
+import { drawCovered, unitAt, unitBox, unitGrid } from "./cover.js";
 import { numbers, paint, paintBar } from "./draw.js";
 import { shownMap } from "./maps.js";
 import { on, set, state } from "./state.js";
@@ -160,19 +160,8 @@ function draw() {
   outlineToken(context, width, height, ratio);
   if (!cursor) return;
   const { row, column } = cursor;
-  const box = covers() ? unitPixels([row, column], width, height) : cellBox(cursor, grid(), width, height);
+  const box = covers() ? unitBox(row, column, width, height) : cellBox(cursor, grid(), width, height);
   outline(context, box, ratio);
-}
-
-// Covered patches as the model sees them: filled with the mean colour.
-function drawCovered(context, width, height) {
-  const mean = state.about.mean;
-  const [r, g, b] = [0, 1, 2].map((i) => Math.round(255 * (mean[i] ?? mean[0])));
-  context.fillStyle = `rgb(${r} ${g} ${b})`;
-  for (const unit of state.covered) {
-    const [left, top, wide, high] = unitPixels(unit.split(".").map(Number), width, height);
-    context.fillRect(left, top, wide + 0.5, high + 0.5);
-  }
 }
 
 function outlineToken(context, width, height, ratio) {
@@ -182,11 +171,6 @@ function outlineToken(context, width, height, ratio) {
   const [, columns] = layer.grid;
   const at = { row: Math.floor(cell / columns), column: cell % columns };
   outline(context, cellBox(at, layer.grid, width, height), ratio, true);
-}
-
-function unitPixels([row, column], width, height) {
-  const [top, left, bottom, right] = unitBox(row, column);
-  return [left * width, top * height, (right - left) * width, (bottom - top) * height];
 }
 
 function cellBox({ row, column }, [rows, columns], width, height) {
