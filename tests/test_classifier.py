@@ -387,6 +387,22 @@ def test_a_temperature_changes_shares_and_nothing_else(
         np.testing.assert_allclose(mild, flattened / flattened.sum(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [
+        (8, "it knows kind 0, kind 1, kind 2, kind 3, kind 4, kind 5, kind 6, kind 7"),
+        (9, "it has 9 classes"),
+        (0, "it has no head"),
+    ],
+)
+def test_an_unknown_class_is_told_which_there_are(count: int, known: str) -> None:
+    few = make(classes=[f"kind {number}" for number in range(count)])
+    hint = ", did you mean 'kind 2'?" if count else ""
+    with pytest.raises(ConfigError) as error:
+        few.label_of("KIND 2")
+    assert str(error.value) == f"the model knows no class 'KIND 2'{hint}; {known}"
+
+
 def test_save_overwrites_nothing(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "note.txt"):

@@ -28,6 +28,7 @@ from vitkit.runtime.engine import Engine
 from vitkit.weights import store
 from vitkit.weights.hub import is_reference
 
+LISTED = 8  # classes, at most, that a message names one by one
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
@@ -269,6 +270,8 @@ class Classifier:
         if not numbers:
             hint = nearest(name, self.classes)
             known = f"it has {len(self.classes):,} classes" if self.classes else "it has no head"
+            if 0 < len(self.classes) <= LISTED:
+                known = f"it knows {', '.join(self.classes)}"
             raise ConfigError(f"the model knows no class {name!r}{hint}; {known}")
         return numbers[0]
 

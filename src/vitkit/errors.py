@@ -45,8 +45,15 @@ class MissingExtra(VitkitError, ImportError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message: `, did you mean 'x'?` for the most similar known word, or nothing."""
+    """The end of a message: `, did you mean 'x'?` for the most similar known word, or nothing.
+
+    Upper case and lower count as the same, except between words that differ in nothing else.
+    """
     words = sorted(known)
-    beginning = [other for other in words if word and other.startswith(word)]
-    close = difflib.get_close_matches(word, words, n=1) or beginning
-    return f", did you mean {close[0]!r}?" if close else ""
+    folded = [other.casefold() for other in words]
+    sought = word.casefold()
+    close = difflib.get_close_matches(sought, folded, n=1)
+    alike = [w for w, other in zip(words, folded, strict=True) if other in close]
+    beginning = [w for w, other in zip(words, folded, strict=True) if other.startswith(sought)]
+    best = difflib.get_close_matches(word, alike, n=1, cutoff=0) or (beginning if word else [])
+    return f", did you mean {best[0]!r}?" if best else ""

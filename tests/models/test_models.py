@@ -293,7 +293,22 @@ def test_values_that_break_a_rule(name: str, broken: dict[str, Any]) -> None:
 
 def test_nearest() -> None:
     assert nearest("mod", ["mode", "code"]) == ", did you mean 'mode'?"
-    assert nearest("mod", []) == nearest("xyz", ["mode"]) == ""
+    assert nearest("mod", []) == nearest("xyz", ["mode"]) == nearest("", ["mode"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("ROSE", ["daisy", "rose"], "rose"),
+        ("rose", ["DAISY", "ROSE"], "ROSE"),
+        ("ROS", ["daisy", "Rosemary"], "Rosemary"),
+        ("MOD", ["mode", "code"], "mode"),
+        ("rosa", ["Rose", "rose"], "rose"),
+        ("Rosa", ["Rose", "rose"], "Rose"),
+    ],
+)
+def test_nearest_looks_past_case(word: str, known: list[str], meant: str) -> None:
+    assert nearest(word, known) == f", did you mean {meant!r}?"
 
 
 def test_configs_are_frozen_and_comparable() -> None:
