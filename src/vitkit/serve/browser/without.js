@@ -42,7 +42,7 @@ function show() {
   ].filter(Boolean);
   byId("without-what").textContent = parts.join(", ");
   byId("without-hint").hidden = some;
-  byId("restore").hidden = !some;
+  byId("without-row").hidden = !some;
   byId("without-table").hidden = !effect;
   if (effect) byId("without-rows").replaceChildren(...effect.map(changeRow));
 }
