@@ -292,6 +292,19 @@ def test_no_checkpoint(tmp_path: Path, path: str, message: str) -> None:
         store.load(tmp_path / path)
 
 
+def test_a_run_without_weights_yet(tmp_path: Path) -> None:
+    """It has its settings from the start; a checkpoint that lies beside such a file is read."""
+    (tmp_path / "config.yaml").write_text("epochs: 3\n")
+    with pytest.raises(CheckpointError) as error:
+        store.load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} is a run that has no weights yet; wait for its first checkpoint or, if it "
+        f"stopped before, go on with `vitkit train DATA --resume --out {tmp_path}`"
+    )
+    save(tmp_path, VIT, random_model(VIT, TINY))
+    assert store.load(tmp_path).architecture == VIT
+
+
 def test_the_temperature_is_kept(tmp_path: Path) -> None:
     model = random_model(VIT, TINY)
     save(tmp_path, VIT, model, temperature=0.1 + 0.2)  # not a number that few digits say

@@ -31,6 +31,7 @@ WEIGHTS = "model.safetensors"
 # Where a run keeps weights to predict with, the best first. The hidden one is left by a crash
 # while `best` was being replaced.
 OF_A_RUN = ("best", ".best.old", "last", "previous")
+SETTINGS = "config.yaml"  # what a run writes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +172,20 @@ def translated(path: Path, tensors: Mapping[str, Tensor], told: Told, layout: La
 
 
 def best_of_run(path: Path) -> Path:
-    """The weights to predict with in a run's directory; any other path as it is."""
+    """The weights to predict with in a run's directory; any other path as it is.
+
+    Raises:
+        CheckpointError: it is a run that has none yet.
+    """
     if not path.is_dir():  # of a name that is too long the system says that of itself
         return path
-    return next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
+    found = next((path / name for name in OF_A_RUN if (path / name).is_dir()), path)
+    if found == path and (path / SETTINGS).is_file() and not (path / CONFIG).is_file():
+        raise CheckpointError(
+            f"{path} is a run that has no weights yet; wait for its first checkpoint or, if it "
+            f"stopped before, go on with `vitkit train DATA --resume --out {path}`"
+        )
+    return found
 
 
 def _with_model(told: Told, model: str, path: Path) -> Told:
