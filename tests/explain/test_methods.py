@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -237,6 +238,54 @@ def test_every_method_has_its_options() -> None:
 def test_unknown_names(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find_method(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("attention", "layer", 1.5, "layer=1.5 of attention is not a whole number; by default"),
+        ("attention", "layer", True, "layer=True of attention is not a whole number"),
+        ("attention", "layer", None, "layer=None of attention is not a whole number"),
+        ("attention", "head", "x", "head='x' of attention is not a whole number or None"),
+        ("attention", "head", False, "head=False of attention is not a whole number or None"),
+        ("attention", "fusion", "sum", "fusion='sum' of attention is not mean, max or min; by"),
+        ("rollout", "fusion", ["max"], r"fusion=\['max'\] of rollout is not mean, max or min"),
+        ("integrated_gradients", "steps", "abc", "steps='abc' .* is not a whole number; .* 50"),
+        ("integrated_gradients", "baseline", "foo", "baseline='foo' .* is not a finite number"),
+        ("integrated_gradients", "baseline", [0, 0], r"baseline=\[0, 0\] .* a finite number"),
+        ("integrated_gradients", "baseline", float("nan"), "baseline=nan .* a finite number"),
+        ("occlusion", "baseline", 10**400, "baseline=1000.* is not a finite number"),
+        ("occlusion", "baseline", True, "baseline=True of occlusion is not a finite number"),
+        ("occlusion", "size", 2.0, "size=2.0 of occlusion is not a whole number or None"),
+        ("random", "seed", "x", "seed='x' of random is not a whole number; by default it is 0"),
+    ],
+)
+def test_values_of_another_kind(
+    name: str, option: str, value: Any, message: str, build: Build, images: Images
+) -> None:
+    model = build("vit")
+    with pytest.raises(ConfigError, match=message) as error:
+        explain_batch(model, images(model, 2), name, TARGET, **{option: value})
+    assert len(str(error.value)) < 150
+
+
+def test_numbers_of_numpy_are_numbers(build: Build, images: Images) -> None:
+    model = build("vit")
+    x = images(model, 2)
+    for name, given, plain in (
+        ("attention", {"layer": np.int64(0), "head": None}, {"layer": 0}),
+        ("occlusion", {"baseline": np.float64(0.5)}, {"baseline": 0.5}),
+        ("occlusion", {"baseline": 1}, {"baseline": 1.0}),
+    ):
+        assert torch.equal(explained(model, x, name, **given), explained(model, x, name, **plain))
+
+
+def test_every_option_is_of_a_kind_that_is_checked() -> None:
+    for name, method in METHODS.items():
+        for option, parameter in method.parameters.items():
+            find_method(name, {option: parameter.default})
+            with pytest.raises(ConfigError, match=f" of {name} is not "):
+                find_method(name, {option: object()})
 
 
 def test_a_model_in_training_is_refused_and_stays_as_it_was(build: Build, images: Images) -> None:

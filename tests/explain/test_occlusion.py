@@ -57,7 +57,7 @@ def in_loops(
 
 @pytest.mark.parametrize(
     ("size", "stride", "baseline"),
-    [(16, 8, 0.0), (16, 16, 0.5), (13, 7, 0.0), (40, 11, -1.0), (64, 48, 0.0)],
+    [(16, 8, 0.0), (16, 16, 0.5), (13, 7, 0.0), (40, 11, -1.0), (48, 48, 0.0)],
 )
 def test_matches_loops(
     size: int, stride: int, baseline: float, build: Build, images: Images
@@ -118,6 +118,15 @@ def test_what_the_answer_hangs_on_has_the_sign_of_its_say() -> None:
     for label, sign in ((1, 1), (0, -1)):
         found = sign * occlusion(Bright(), x, Target(torch.tensor([label])), size=8, stride=8)[0]
         assert found[1, 3] == 1 and found.sum() == 1
+
+
+def test_a_square_larger_than_the_image(build: Build, images: Images) -> None:
+    model = build("vit")
+    x, target = images(model, 1), Target(torch.tensor([1]))  # 32 down, 48 across
+    message = "size=49 is larger than the image, 48 x 32 pixels; try 4"
+    with pytest.raises(ConfigError, match=message):
+        occlusion(model, x, target, size=49)
+    assert occlusion(model, x, target, stride=40).shape == (1, 1, 2)  # the size follows
 
 
 @pytest.mark.parametrize(("size", "stride"), [(0, 1), (8, 0), (8, 9), (8, -1)])

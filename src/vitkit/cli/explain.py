@@ -140,12 +140,14 @@ def read_options(methods: Sequence[str], pairs: Sequence[str]) -> dict[str, dict
     """Options for each method that has them, by KEY=VALUE.
 
     Raises:
-        ConfigError: not of that form, or no method that is shown has such an option.
+        ConfigError: not of that form, no method that is shown has such an option, or it is of
+            another kind.
     """
     import yaml
 
     from vitkit.errors import ConfigError, nearest
     from vitkit.explain.methods import find_method
+    from vitkit.training.recipe import number_or_word
 
     options: dict[str, dict[str, Any]] = {name: {} for name in methods}
     for pair in pairs:
@@ -159,8 +161,14 @@ def read_options(methods: Sequence[str], pairs: Sequence[str]) -> dict[str, dict
                 f"no method that is shown has an option {key!r}{nearest(key, known)}; "
                 f"they have {', '.join(known)}"
             )
+        try:
+            value = number_or_word(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError, RecursionError):  # dates that no calendar has
+            raise ConfigError(f"--option {pair} cannot be read as a value; quote it") from None
         for name in having:
-            options[name][key] = yaml.safe_load(text)
+            options[name][key] = value
+    for name in methods:
+        find_method(name, options[name])
     return options
 
 

@@ -1,10 +1,13 @@
 """Every method by its name, and a map of any of them."""
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from inspect import Parameter, signature
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +22,8 @@ from vitkit.explain.target import Target
 from vitkit.models.backbone import Backbone
 
 CONTROL = "random"
+LARGEST = torch.finfo(torch.float32).max
+KINDS = {int: "a whole number", float: "a finite number", type(None): "None"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,12 @@ class Method:
     @property
     def options(self) -> tuple[str, ...]:
         """What can be set, by name."""
-        return tuple(signature(self.run).parameters)[3:]
+        return tuple(self.parameters)
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The same with what each may be and is by default."""
+        return dict([*signature(self.run).parameters.items()][3:])
 
 
 METHODS: Mapping[str, Method] = {
@@ -110,17 +120,46 @@ def find_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """A method by its name.
 
     Raises:
-        ConfigError: there is none of that name, or it has no such option; the nearest is named.
+        ConfigError: there is none of that name, or it has no such option, where the nearest is
+            named; or an option's value is of another kind than the method takes.
     """
     if name not in METHODS:
         hint = nearest(name, METHODS)
         raise ConfigError(f"no method is called {name!r}{hint}; there are {', '.join(METHODS)}")
     method = METHODS[name]
-    for key in options or ():
+    for key, value in (options or {}).items():
         if key not in method.options:
             hint, known = nearest(key, method.options), ", ".join(method.options) or "none"
             raise ConfigError(f"{name} has no option {key!r}{hint}; it has {known}")
+        parameter = method.parameters[key]
+        if not _is(value, parameter.annotation):
+            said, usual = _in_words(parameter.annotation), parameter.default
+            raise ConfigError(
+                f"{key}={reprlib.repr(value)} of {name} is not {said}; by default it is {usual}"
+            )
     return method
+
+
+def _is(value: Any, annotation: Any) -> bool:
+    """Whether an option of that annotation may have a value; neither True nor False is a number."""
+    if get_origin(annotation) is UnionType:
+        return any(_is(value, one) for one in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return isinstance(value, str) and value in get_args(annotation)
+    if isinstance(value, bool):
+        return annotation is bool
+    if annotation is int:
+        return isinstance(value, int | np.integer)
+    if annotation is float:
+        return isinstance(value, int | float) and -LARGEST <= value <= LARGEST
+    return isinstance(value, annotation)
+
+
+def _in_words(annotation: Any) -> str:
+    """What `_is` asks for: `a whole number or None`, `mean, max or min`."""
+    several = get_args(annotation) or (annotation,)
+    *others, last = (KINDS.get(one) or getattr(one, "__name__", one) for one in several)
+    return f"{', '.join(others)} or {last}" if others else str(last)
 
 
 def explain_batch(

@@ -29,15 +29,21 @@ def occlusion(
     pixels at 224.
 
     Raises:
-        ConfigError: a size or stride below 1, or gaps between squares.
+        ConfigError: a size or stride below 1, gaps between squares, or squares that are larger
+            than both sides.
     """
     height, width = x.shape[2:]
+    usual = max(round(min(height, width) / STRIDES), 1)
     if stride is None:
-        stride = max(round(min(height, width) / STRIDES) if size is None else size // 2, 1)
+        stride = usual if size is None else max(size // 2, 1)
     if size is None:
-        size = 2 * stride
+        size = min(2 * stride, max(height, width))
     if not 1 <= stride <= size:
         raise ConfigError(f"size={size}, stride={stride}: need 1 <= stride <= size; try 32 and 16")
+    if size > max(height, width):
+        raise ConfigError(
+            f"size={size} is larger than the image, {width} x {height} pixels; try {2 * usual}"
+        )
     tops, lefts = (_begins(side, size, stride) for side in (height, width))
     places = [(top, left) for top in tops for left in lefts]
     fallen = torch.zeros(len(x), height, width, device=x.device)
