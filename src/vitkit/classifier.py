@@ -247,6 +247,8 @@ class Classifier:
             score=float(shares[label]),
             against=against or "",
             signed=METHODS[name].signed,
+            for_class=METHODS[name].for_class,
+            options=options,
         )
 
     def predict_pixels(self, pixels: NDArray[np.uint8], topk: int = 5) -> Prediction:

@@ -56,7 +56,11 @@ def test_the_arrays_are_those_of_python(
         "label": expected.label,
         "score": expected.score,
         "against": "",
+        "signed": False,
+        "for_class": False,
+        "options": {"layer": 0, "head": 1},
     }
+    assert "layer=0, head=1" in (tmp_path / "m" / "explain.html").read_text()
     assert {p.name for p in (tmp_path / "m").glob("*.npz")} == {
         "00-attention.npz",
         "00-random.npz",  # beside everything
@@ -66,7 +70,7 @@ def test_the_arrays_are_those_of_python(
 def test_json(vitkit_command, finished: vitkit.Run, images: list[Path], tmp_path: Path) -> None:
     done = vitkit_command(
         *("explain", finished.directory, images[0], "--method", "gradcam", "--json"),
-        *("--target", "red", "--against", "blue", "--out", tmp_path / "m"),
+        *("--target", "red", "--against", "blue", "--option", "seed=3", "--out", tmp_path / "m"),
     )
     told = json.loads(done.out)
     assert told["page"] == str(tmp_path / "m" / "explain.html")
@@ -74,8 +78,17 @@ def test_json(vitkit_command, finished: vitkit.Run, images: list[Path], tmp_path
     best = finished.load().predict(images[0])[0]
     assert (row["file"], row["label"], row["score"]) == (str(images[0]), best.label, best.score)
     assert row["maps"] == [
-        {"method": method, "target": "red", "against": "blue", "picture": f"00-{method}.png"}
-        for method in ("gradcam", "random")
+        {
+            "method": method,
+            "options": options,
+            "target": target,
+            "against": against,
+            "picture": f"00-{method}.png",
+        }
+        for method, options, target, against in (
+            ("gradcam", {}, "red", "blue"),
+            ("random", {"seed": 3}, None, None),  # it is for no class
+        )
     ]
 
 
@@ -117,6 +130,10 @@ def test_what_cannot_be_read_is_left_out(
         (["--method", "rollout", "--option", "layer=3"], "has an option 'layer'"),
         (["--option", "layer"], "--option layer is not KEY=VALUE"),
         (["--method", "attention", "--option", "layer=9"], "layer=9 is not among"),
+        (["--method", "attention", "--option", "layer=1.5"], "layer=1.5 of attention is not a "),
+        (["--option", "seed=x"], "seed='x' of random is not a whole number; by default it is 0"),
+        (["--option", "seed=["], "--option seed=[ cannot be read as a value; quote it"),
+        (["--option", "seed=2020-13-40"], "--option seed=2020-13-40 cannot be read as a value"),
     ],
 )
 def test_mistakes(

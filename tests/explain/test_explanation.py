@@ -77,6 +77,18 @@ def test_an_opacity_that_is_none(opacity: float) -> None:
 def test_title() -> None:
     assert made().title == "relevance: tulip (93%)"
     assert made(against="rose").title == "relevance: tulip against rose (93%)"
+    with_options = made(method="occlusion", options={"size": 8, "baseline": 0.5})
+    assert with_options.title == "occlusion (size=8, baseline=0.5): tulip (93%)"
+
+
+def test_a_map_for_no_class_names_none() -> None:
+    explanation = made(method="attention", for_class=False, against="rose", options={"layer": 3})
+    assert (explanation.title, explanation.asked) == ("attention (layer=3)", "")
+
+
+def test_a_map_of_one_cell_says_so() -> None:
+    assert made(grid=np.ones((1, 1), np.float32)).note.startswith("one cell: ")
+    assert made(grid=np.ones((1, 2), np.float32)).note == ""
 
 
 def test_png_opens_at_the_size_of_its_parts(tmp_path: Path) -> None:
@@ -98,7 +110,8 @@ def test_png_opens_at_the_size_of_its_parts(tmp_path: Path) -> None:
 
 
 def test_npz_reads_back_without_pickle(tmp_path: Path) -> None:
-    explanation = made(against="rose", label='<b>"ß"')
+    options = {"size": np.int64(8), "baseline": 0.5, "stride": None}
+    explanation = made(against="rose", label='<b>"ß"', options=options)
     path = tmp_path / "tulip.npz"
     explanation.save(str(path))
     with np.load(path, allow_pickle=False) as arrays:
@@ -109,6 +122,8 @@ def test_npz_reads_back_without_pickle(tmp_path: Path) -> None:
         about = json.loads(str(arrays["about"]))
     assert about == {
         "signed": False,
+        "for_class": True,
+        "options": {"size": 8, "baseline": 0.5, "stride": None},
         "method": "relevance",
         "label": '<b>"ß"',
         "score": 0.934,

@@ -1,5 +1,7 @@
 """The page of `vitkit explain`, and the maps of a run's report."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,34 @@ def test_the_page_of_one_image(classifier: vitkit.Classifier, explained: Explain
     images = [dict(attributes) for tag, attributes in page.elements if tag == "img"]
     assert len(images) == 1 + len(explained.maps)
     assert all((image["src"] or "").startswith("data:image/") for image in images)
+
+
+def captions(page: str) -> list[str]:
+    """What stands below each map, spaces between its parts."""
+    found = re.findall("<figcaption>(.*?)</figcaption>", page)
+    return [" ".join(re.sub("<[^>]*>", " ", caption).split()) for caption in found]
+
+
+def test_below_a_map_stands_what_it_is_of(classifier: vitkit.Classifier, colours: Path) -> None:
+    image = colours / "red" / "00.png"
+    maps = [
+        classifier.explain(image, "attention", "red", against="blue", layer=0, head=1),
+        classifier.explain(image, "rollout", "red"),
+        classifier.explain(image, "occlusion", "red", against="blue", size=8),
+        replace(classifier.explain(image, "gradcam", "red"), grid=np.ones((1, 1), np.float32)),
+    ]
+    text = render([Explained("a.png", classifier.predict(image)[0], maps)], classifier)
+    assert captions(text)[1:] == [
+        "attention whatever the class layer=0, head=1",
+        "rollout whatever the class",
+        "occlusion for red, not blue size=8",
+        "gradcam for red one cell: there are no places to tell apart",
+    ]
+    pictures = [dict(attributes) for tag, attributes in Page(text).elements if tag == "img"]
+    assert [picture["alt"] for picture in pictures[1:3]] == [
+        "attention (layer=0, head=1)",
+        "rollout",
+    ]
 
 
 def test_both_colour_bars_only_where_both_are_used(

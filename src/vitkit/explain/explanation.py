@@ -2,8 +2,10 @@
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ class Explanation:
     score: float  # the share that the model gives it, in [0, 1]
     against: str = ""  # the class that it was held against
     signed: bool = False  # values below 0 speak against the class
+    for_class: bool = True  # the map depends on the class
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method, those that were given
 
     @property
     def heatmap(self) -> NDArray[np.float32]:
@@ -56,9 +60,26 @@ class Explanation:
 
     @property
     def title(self) -> str:
-        """Method and class in a few words."""
+        """Method, options and class in a few words."""
+        options = f" ({self.settings})" if self.options else ""
+        asked = f": {self.asked} ({self.score:.0%})" if self.for_class else ""
+        return f"{self.method}{options}{asked}"
+
+    @property
+    def settings(self) -> str:
+        """The options: `layer=3, head=0`."""
+        return ", ".join(f"{key}={value}" for key, value in self.options.items())
+
+    @property
+    def asked(self) -> str:
+        """What the map is about: `tulip against rose`; nothing where it is for no class."""
         against = f" against {self.against}" if self.against else ""
-        return f"{self.method}: {self.label}{against} ({self.score:.0%})"
+        return f"{self.label}{against}" if self.for_class else ""
+
+    @property
+    def note(self) -> str:
+        """What one should know who looks at the map."""
+        return "one cell: there are no places to tell apart" if self.grid.size == 1 else ""
 
     def save(self, path: str | Path, *, opacity: float = 0.6, smooth: bool = True) -> None:
         """Write a picture with its colour bar (.png), or the arrays (.npz).
@@ -82,13 +103,15 @@ class Explanation:
         return draw(image, overlay, self.grid, title=self.title, signed=self.signed)
 
     def npz(self) -> bytes:
-        """NumPy arrays `grid`, `heatmap` and `image`; and `about`, method and classes as JSON."""
+        """NumPy arrays `grid`, `heatmap` and `image`; and `about`, all else as JSON."""
         about = {
             "method": self.method,
             "label": self.label,
             "score": self.score,
             "against": self.against,
             "signed": self.signed,
+            "for_class": self.for_class,
+            "options": dict(self.options),
         }
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -96,6 +119,6 @@ class Explanation:
             grid=self.grid,
             heatmap=self.heatmap,
             image=self.image,
-            about=json.dumps(about),
+            about=json.dumps(about, default=int),  # whole numbers of NumPy
         )
         return buffer.getvalue()

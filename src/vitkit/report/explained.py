@@ -48,8 +48,9 @@ class Explained:
             "maps": [
                 {
                     "method": each.method,
-                    "target": each.label,
-                    "against": each.against or None,
+                    "options": dict(each.options),
+                    "target": each.label if each.for_class else None,
+                    "against": (each.against or None) if each.for_class else None,
                     "picture": f"{self.file_of(each.method)}.png",
                 }
                 for each in self.maps
