@@ -173,7 +173,8 @@ def test_methods_are_tested_against_random_maps(
         *("method", "deletion", "insertion", "pointing", "forgetting", "verdict")
     ]
     assert [line.split()[0] for line in lines[1:3]] == ["relevance", "random"]
-    assert lines[4].startswith("3 images.")
+    assert lines[1].endswith("  too few images")
+    assert lines[4].startswith("3 images, and verdicts need 10. ")
 
 
 def test_every_method_has_a_sentence_on_the_page(

@@ -155,6 +155,17 @@ def test_in_words_and_json(model: Backbone, examples: list[Example]) -> None:
     assert fields["interval"] == list(found["attention"].deletion.interval)
 
 
+@pytest.mark.parametrize(("images", "verdict"), [(9, "too few images"), (10, "not shown")])
+def test_of_few_images_there_is_no_verdict(
+    model: Backbone, examples: list[Example], images: int, verdict: str
+) -> None:
+    found = contest(model, examples[:images], methods=["attention"], trial=TRIAL)
+    assert [entry.verdict for entry in found.entries] == [verdict, "chance"]
+    assert found["attention"].words[-1] == verdict
+    assert "+" in found["attention"].words[1] or "-" in found["attention"].words[1]
+    assert found.to_json()["methods"]["attention"]["verdict"] == verdict
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

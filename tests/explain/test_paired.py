@@ -50,6 +50,13 @@ def test_the_good_side_is_below_or_above(lower: bool) -> None:
     assert not paired_score(chance, chance, lower_is_better=lower).better
 
 
+@pytest.mark.parametrize(("count", "better"), [(1, False), (9, False), (10, True)])
+def test_few_images_tell_nothing(count: int, better: bool) -> None:
+    score = paired_score(np.full(count, 0.75), np.full(count, 0.5))
+    assert score.better is better
+    assert (score.mean, score.difference, score.interval) == (0.75, 0.25, (0.25, 0.25))
+
+
 def test_in_words() -> None:
     score = paired_score(np.full(4, 0.75), np.full(4, 0.5))
     assert str(score) == "0.750 (+0.250, +0.250 to +0.250)"

@@ -87,6 +87,7 @@ def examples_of(
 def show(result: "Contest", cascades: "Mapping[str, Cascade]") -> None:
     """A row for each method, the best first, and what the columns mean."""
     from vitkit.explain.contest import HEAD
+    from vitkit.explain.paired import FEWEST
 
     head = (*HEAD[:-1], "forgetting", HEAD[-1])
     rows = []
@@ -97,10 +98,11 @@ def show(result: "Contest", cascades: "Mapping[str, Cascade]") -> None:
     for row in (head, *rows):
         cells = (f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+    few = f", and verdicts need {FEWEST}" if result.images < FEWEST else ""
     chance = "" if result.chance is None else f"; objects cover {result.chance:.1%} of an image"
     typer.echo(
-        f"\n{result.images:,} images{chance}. Means, in brackets the difference to random maps "
-        "with its 95 % interval.\n"
+        f"\n{result.images:,} image{'' if result.images == 1 else 's'}{few}{chance}. "
+        "Means, in brackets the difference to random maps with its 95 % interval.\n"
         "deletion    share of the class as what a map shows is removed: less is better\n"
         "insertion   the same as it is put back: more is better\n"
         "pointing    highest points that lie on the object\n"

@@ -24,7 +24,7 @@ from vitkit.explain.faithfulness import (
 )
 from vitkit.explain.gradients import AT_ONCE
 from vitkit.explain.methods import CONTROL, explain_batch, find_method, methods_for
-from vitkit.explain.paired import Score, paired_score
+from vitkit.explain.paired import FEWEST, Score, paired_score
 from vitkit.explain.planted import Example
 from vitkit.explain.target import Target
 from vitkit.models.backbone import Backbone
@@ -52,6 +52,7 @@ class Entry:
     """One method: means over all images, each beside that of random maps."""
 
     method: str
+    images: int
     deletion: Score  # area under the curve in [0, 1]; less is better
     insertion: Score  # likewise; more is better
     pointing: Score | None = None  # share of images whose highest point lies on the object
@@ -63,9 +64,11 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """Better than random where every interval says so."""
+        """Better than random where every interval says so; none of fewer than FEWEST images."""
         if self.method == CONTROL:
             return "chance"
+        if self.images < FEWEST:
+            return "too few images"
         return "better than random" if all(s.better for s in self.scores) else "not shown"
 
     @property
@@ -91,7 +94,7 @@ class Contest:
         """Plain numbers, by method: every score, and the verdict."""
         methods = {e.method: {**asdict(e), "verdict": e.verdict} for e in self.entries}
         for fields in methods.values():
-            del fields["method"]
+            del fields["method"], fields["images"]
         about = {"images": self.images, "chance": self.chance, "trial": asdict(self.trial)}
         return {**about, "methods": methods}
 
@@ -173,6 +176,7 @@ def _measure(
 def _entry(name: str, rows: Rows, chance: Rows, with_masks: bool) -> Entry:
     return Entry(
         name,
+        len(rows),
         paired_score(rows[:, 0], chance[:, 0], lower_is_better=True),
         paired_score(rows[:, 1], chance[:, 1]),
         paired_score(rows[:, 2], chance[:, 2]) if with_masks else None,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
+FEWEST = 10  # images from which on an interval may say that a method is better
 SHARE = 0.95  # of the resamples lies inside an interval
 
 Interval = tuple[float, float]
@@ -18,7 +19,7 @@ class Score:
     mean: float
     difference: float = 0.0  # from random maps
     interval: Interval = (0.0, 0.0)  # 95 %, of the difference
-    better: bool = False  # the whole interval lies on the good side of 0
+    better: bool = False  # the whole interval lies on the good side of 0, of FEWEST images or more
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -28,11 +29,15 @@ class Score:
 def paired_score(
     values: NDArray[np.float64], chance: NDArray[np.float64], *, lower_is_better: bool = False
 ) -> Score:
-    """Compare the scores of n images with those of random maps for the same images, (n,) each."""
+    """Compare the scores of n images with those of random maps for the same images, (n,) each.
+
+    Of fewer than FEWEST images the resamples are too much alike to tell; of one they all are it.
+    """
     differences = values - chance
     low, high = mean_interval(differences)
     better = high < 0 if lower_is_better else low > 0
-    return Score(float(values.mean()), float(differences.mean()), (low, high), better)
+    enough = len(values) >= FEWEST
+    return Score(float(values.mean()), float(differences.mean()), (low, high), better and enough)
 
 
 def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
