@@ -177,6 +177,47 @@ def test_methods_are_tested_against_random_maps(
     assert lines[4].startswith("3 images, and verdicts need 10. ")
 
 
+@pytest.mark.parametrize(
+    ("options", "named", "remedy"),
+    [
+        (["--target", "red"], "--target", "it"),
+        (["--against", "red"], "--against", "it"),
+        (["--raw"], "--raw", "it"),
+        (["--opacity", "0.6"], "--opacity", "it"),
+        (["--arrays"], "--arrays", "it"),
+        (["--out", "absent"], "--out", "it"),
+        (["--out", "absent", "--raw"], "--raw, --out", "them"),
+    ],
+)
+def test_faithfulness_takes_no_options_of_pictures(
+    vitkit_command,
+    finished: vitkit.Run,
+    images: list[Path],
+    options: list[str],
+    named: str,
+    remedy: str,
+) -> None:
+    done = vitkit_command("explain", finished.directory, *images, "--faithfulness", *options)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"vitkit: {named} cannot go with --faithfulness, which makes a table about the classes "
+        f"that the model names; leave {remedy} out\n"
+    )
+
+
+def test_a_count_of_images_is_for_faithfulness(
+    vitkit_command, finished: vitkit.Run, images: list[Path], tmp_path: Path
+) -> None:
+    given = ("explain", finished.directory, *images, "--images", 2)
+    done = vitkit_command(*given, "--out", tmp_path / "m")
+    assert (done.code, done.err) == (
+        2,
+        "vitkit: --images=2 needs --faithfulness; pictures are made of all images\n",
+    )
+    done = vitkit_command(*given, "--faithfulness", "--method", "rollout")
+    assert "\n2 images, " in done.out
+
+
 def test_every_method_has_a_sentence_on_the_page(
     vitkit_command, finished: vitkit.Run, images: list[Path], tmp_path: Path
 ) -> None:

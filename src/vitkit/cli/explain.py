@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vitkit.report.explained import Explained
 
 ALL = "all"
+OPACITY = 0.6
+TESTED = 200  # images, by --faithfulness
 
 
 def explain(
@@ -48,7 +50,10 @@ def explain(
         typer.Option(metavar="KEY=VALUE", help="Of the method, such as layer=3 or head=0."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Show the cells as they are.")] = False,
-    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the map over the image.")] = 0.6,
+    opacity: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help=f"Of the map over the image; default: {OPACITY}."),
+    ] = None,
     arrays: Annotated[bool, typer.Option("--arrays", help="Write .npz files too.")] = False,
     faithful: Annotated[
         bool,
@@ -56,7 +61,9 @@ def explain(
             "--faithfulness", help="Test methods against random maps: a table, no pictures."
         ),
     ] = False,
-    images: Annotated[int, typer.Option(min=1, help="With --faithfulness: how many.")] = 200,
+    images: Annotated[
+        int | None, typer.Option(min=1, help=f"With --faithfulness: how many; default: {TESTED}.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="A new directory; default: runs/explain-NAME.")
     ] = None,
@@ -75,6 +82,16 @@ def explain(
     from vitkit.report.explained import PAGE, place, write_explained
     from vitkit.report.inside import inside
 
+    of_pictures = {
+        "--target": target is not None,
+        "--against": against is not None,
+        "--raw": raw,
+        "--opacity": opacity is not None,
+        "--arrays": arrays,
+        "--out": out is not None,
+    }
+    check_together(faithful, [name for name, given in of_pictures.items() if given], images)
+    opacity = OPACITY if opacity is None else opacity
     limits = Limits.of(megapixels=max_megapixels, megabytes=max_megabytes)
     with Screen() as screen:
         classifier = load(checkpoint, model=model, device=device, listen=screen)
@@ -83,7 +100,9 @@ def explain(
     methods = choose(classifier, method or [])
     options = read_options(methods, option or [])
     if faithful:
-        faithfulness(classifier, inputs, methods, options, images, limits, as_json=as_json)
+        faithfulness(
+            classifier, inputs, methods, options, images or TESTED, limits, as_json=as_json
+        )
         return
     check_classes(classifier, target, against)
     source = open_inputs(inputs, limits=limits)
@@ -107,6 +126,26 @@ def explain(
         warn(f"left out {name}: {reason}")
     if failed:
         raise typer.Exit(1)
+
+
+def check_together(faithful: bool, of_pictures: Sequence[str], images: int | None) -> None:
+    """Check that no option is given that would change nothing.
+
+    Raises:
+        ConfigError: one of pictures with --faithfulness, or --images without it.
+    """
+    from vitkit.errors import ConfigError
+
+    if faithful and of_pictures:
+        which = "it" if len(of_pictures) == 1 else "them"
+        raise ConfigError(
+            f"{', '.join(of_pictures)} cannot go with --faithfulness, which makes a table about "
+            f"the classes that the model names; leave {which} out"
+        )
+    if not faithful and images is not None:
+        raise ConfigError(
+            f"--images={images} needs --faithfulness; pictures are made of all images"
+        )
 
 
 def choose(classifier: "Classifier", names: Sequence[str]) -> list[str]:
