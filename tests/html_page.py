@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -23,6 +23,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "h2":
+            self.headings.append("")
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th") and self.rows:
@@ -39,6 +41,6 @@ class Page(HTMLParser):
             return
         self.words += data.replace("\u202f", " ")
         if self.open and self.open[-1] == "h2":
-            self.headings.append(data)
+            self.headings[-1] += data
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data.replace("\u202f", " ")

@@ -75,6 +75,41 @@ def test_below_a_map_stands_what_it_is_of(classifier: vitkit.Classifier, colours
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "against", "asked"),
+    [("red", "blue", "red against blue"), ("green", None, "green")],
+)
+def test_what_the_maps_are_about_stands_beside_the_answer(
+    classifier: vitkit.Classifier, colours: Path, target: str, against: str | None, asked: str
+) -> None:
+    image = colours / "blue" / "00.png"
+    maps = [classifier.explain(image, m, target, against=against) for m in ("rollout", "gradcam")]
+    prediction = replace(classifier.predict(image)[0], label="blue")
+    one = Explained("a.png", prediction, maps)
+    page = shown(classifier, one)
+    assert f"the maps are about {asked}" in page.words
+    assert f"Maps of what speaks for {asked}" in page.words
+    assert shown(classifier, one, one).words.count(f"Maps of what speaks for {asked}") == 2
+    of_none = Explained("a.png", prediction, maps[:1])
+    assert f"speaks for {asked}" not in shown(classifier, of_none).words
+
+
+def test_the_answer_itself_is_not_named_twice(
+    classifier: vitkit.Classifier, explained: Explained
+) -> None:
+    assert "the maps are about" not in shown(classifier, explained).words
+
+
+def test_a_long_name_breaks_between_its_parts(
+    classifier: vitkit.Classifier, explained: Explained
+) -> None:
+    name = "/a/holiday-2023/IMG_01<x>.edited.png"
+    text = render([Explained(name, explained.prediction, explained.maps)], classifier)
+    (written,) = re.findall("<h2>(/.*)</h2>", text)
+    assert written.replace("<wbr>", " ") == ("/ a/ holiday- 2023/ IMG_ 01&lt;x&gt; .edited .png")
+    assert Page(text).headings[0] == name
+
+
 def test_both_colour_bars_only_where_both_are_used(
     classifier: vitkit.Classifier, explained: Explained
 ) -> None:

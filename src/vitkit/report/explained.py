@@ -38,6 +38,11 @@ class Explained:
         stem = re.sub(r"[^\w.-]+", "_", Path(self.name).stem) or "image"
         return f"{stem}{f'-{self.number}' if self.number else ''}-{method}"
 
+    @property
+    def asked(self) -> str:
+        """What the maps are about: `tulip against rose`; nothing where none is for a class."""
+        return next((each.asked for each in self.maps if each.asked), "")
+
     def to_json(self) -> dict[str, Any]:
         """The answer, and which pictures there are."""
         return {

@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from vitkit.explain.picture import enlarge
 from vitkit.report import pictures
@@ -50,6 +52,7 @@ def _environment(package: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": breakable,
         "percent": percent,
         "duration": duration,
         "short": short,
@@ -62,6 +65,11 @@ def _environment(package: str) -> jinja2.Environment:
     }
     environment.tests["tiny"] = pictures.is_tiny
     return environment
+
+
+def breakable(name: str) -> Markup:
+    """A name that goes on in the next line after a slash, underscore or hyphen, or before a dot."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_-])(?=.)|(?<=.)(?=[.])", name))
 
 
 def percent(share: float, decimals: int = 1) -> str:
