@@ -273,7 +273,7 @@ class Classifier:
             hint = nearest(name, self.classes)
             known = f"it has {len(self.classes):,} classes" if self.classes else "it has no head"
             if 0 < len(self.classes) <= LISTED:
-                known = f"it knows {', '.join(self.classes)}"
+                known = f"it knows {', '.join(map(repr, self.classes))}"
             raise ConfigError(f"the model knows no class {name!r}{hint}; {known}")
         return numbers[0]
 

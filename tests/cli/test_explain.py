@@ -125,7 +125,10 @@ def test_what_cannot_be_read_is_left_out(
     ("options", "words"),
     [
         (["--method", "rolout"], "no method is called 'rolout', did you mean 'rollout'?"),
-        (["--target", "rad"], "no class 'rad', did you mean 'red'?; it knows blue, green, red"),
+        (
+            ["--target", "rad"],
+            "no class 'rad', did you mean 'red'?; it knows 'blue', 'green', 'red'",
+        ),
         (["--against", "green", "--target", "green"], "against='green' is the target itself"),
         (["--method", "rollout", "--option", "layer=3"], "has an option 'layer'"),
         (["--option", "layer"], "--option layer is not KEY=VALUE"),

@@ -268,7 +268,7 @@ def open_checkpoint(path: str, server: Server) -> Classifier:
     engine = server.stage.served.classifier.engine
     try:
         found = load(Path(path), device=str(engine.device), precision=engine.precision)
-    except VitkitError as error:
+    except (VitkitError, OSError, ValueError) as error:  # a name that no file can have
         log.warning("a checkpoint was asked for and cannot be opened: %s", error)
         raise Refused(
             INVALID, "the checkpoint cannot be opened; the server's log says why"

@@ -1,19 +1,52 @@
 """An application behind a socket, until it is told to end."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vitkit.errors import ConfigError
 
 GRACE = 30  # seconds that requests have to be answered once the server is to end
 IDLE = 5  # seconds that a connection stays open without a request
+SILENCE = 10  # seconds in which the head of a request must have come
 BACKLOG = 2048  # connections that the system holds until they are taken
+
+
+class Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which closes what has no whole request for `SILENCE` seconds."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._idle = self.loop.time()  # since when there has been no request
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._next.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is no HTTP, unless something else has been said already."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    def _look(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._idle = self.loop.time()
+        elif self.loop.time() - self._idle > SILENCE:
+            self.transport.close()
+        self._next = self.loop.call_later(1, self._look)
 
 
 class Listener(uvicorn.Server):
@@ -43,6 +76,7 @@ def listen(app: FastAPI, host: str, port: int, *, say: Callable[[str], None]) ->
         server_header=False,
         timeout_graceful_shutdown=GRACE,
         timeout_keep_alive=IDLE,
+        http=Protocol,
     )
     with bound(host, port) as listener:
         say(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")

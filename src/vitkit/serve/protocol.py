@@ -8,7 +8,8 @@ it gives `probabilities`, `FP32` of shape [n, K], and `labels`, `BYTES` of shape
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Coroutine, Sequence
+import math
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         find(name, version)
         with server.place(request) as served:
             body = await read_json(request, server.limits)
-            outputs, files = _outputs(body), _files(body)
+            outputs, files, request_id = _outputs(body), _files(body), _id(body)
 
             async def share(number: int, work: Awaitable[Pixels]) -> Row:
                 try:
@@ -181,7 +182,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
             "model_version": str(served.version),
             "outputs": [given[output] for output in outputs],
         }
-        return answer | ({"id": body["id"]} if isinstance(body.get("id"), str) else {})
+        return answer | ({} if request_id is None else {"id": request_id})
 
 
 def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
@@ -226,15 +227,22 @@ def _tensor(body: Any) -> NDArray[np.uint8]:
     shape = tensor["shape"]
     if tensor.get("datatype") != "UINT8" or len(shape) != 4 or shape[3] != 3:
         raise Refused(INVALID, f"{INPUT} must be UINT8 of shape [n, height, width, 3], or BYTES")
-    try:
-        values = np.asarray(tensor["data"])
-    except ValueError:  # lists of unequal length
-        values = np.empty(0)
-    if values.size != np.prod(shape, dtype=float) or values.dtype.kind not in "iu":
-        raise Refused(INVALID, f"{INPUT} has other data than its shape {shape} of whole numbers")
-    if values.min() < 0 or values.max() > 255:
-        raise Refused(INVALID, f"{INPUT} has pixels that are not in 0 to 255")
-    return values.reshape(shape).astype(np.uint8)
+    values = np.fromiter(_pixels(tensor["data"]), np.uint8)
+    if values.size != math.prod(shape):
+        raise Refused(INVALID, f"{INPUT} has {values.size} numbers, and not those of its {shape}")
+    return values.reshape(shape)
+
+
+def _pixels(data: list[Any], depth: int = 4) -> Iterator[int]:
+    """The numbers of a tensor, written as one list or as lists in lists."""
+    nested = depth > 1 and isinstance(next(iter(data), None), list)
+    for each in data:
+        if nested and isinstance(each, list):
+            yield from _pixels(each, depth - 1)
+        elif not nested and type(each) is int and 0 <= each <= 255:
+            yield each
+        else:
+            raise Refused(INVALID, f"{INPUT} has data that are no whole numbers in 0 to 255")
 
 
 async def all_of(works: Sequence[Coroutine[Any, Any, Row]]) -> list[Row]:
@@ -245,6 +253,16 @@ async def all_of(works: Sequence[Coroutine[Any, Any, Row]]) -> list[Row]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _id(body: Any) -> str | None:
+    """What the client calls its request, if anything."""
+    given = body.get("id") if isinstance(body, dict) else None
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given.isprintable():  # half a character has no bytes
+        raise Refused(INVALID, "id must be a text")
+    return given
 
 
 def _outputs(body: Any) -> list[str]:
