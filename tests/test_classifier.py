@@ -392,7 +392,7 @@ def test_a_temperature_changes_shares_and_nothing_else(
     [
         (
             8,
-            "it knows 'kind 0', 'kind 1', 'kind 2', 'kind 3', 'kind 4', 'kind 5', 'kind 6', 'kind 7'",
+            "it knows " + ", ".join(f"'kind {n}'" for n in range(8)),
         ),
         (9, "it has 9 classes"),
         (0, "it has no head"),
