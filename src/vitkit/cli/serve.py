@@ -51,7 +51,7 @@ def serve(
     max_megapixels: MaxMegapixels = 50,
     max_megabytes: MaxMegabytes = 20,
 ) -> None:
-    """Serve a page to look into the model with, and an API: predictions, features, maps."""
+    """Serve a model: a page to look into it with, and an API."""
     check_host(host, token, anyone=anyone)
     try:
         from vitkit.serve.app import make_app

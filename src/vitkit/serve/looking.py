@@ -149,7 +149,7 @@ def explained(
     found = classifier.explain_pixels(pixels, method, target, against=against)
     return {
         "method": found.method,
-        "target": found.label,
+        "target": found.label if found.for_class else None,
         "against": found.against or None,
         "score": found.score,
         "signed": found.signed,

@@ -124,7 +124,7 @@ function toMap(found, method, image) {
     values: Float32Array.from(found.grid.flat()),
     signed: found.signed,
     title: `${method.name.replaceAll("_", " ")}: ${of}`,
-    note: `${method.about} The model gives ${found.target} ${percent(found.score)}.`,
+    note: method.for_class ? `${method.about} The model gives ${found.target} ${percent(found.score)}.` : method.about,
     name: method.name,
     ...{ method, image, asked: asked(method) },
   };
