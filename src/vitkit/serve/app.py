@@ -269,7 +269,7 @@ def open_checkpoint(path: str, server: Server) -> Classifier:
     try:
         found = load(Path(path), device=str(engine.device), precision=engine.precision)
     except (VitkitError, OSError, ValueError) as error:  # a name that no file can have
-        log.warning("a checkpoint was asked for and cannot be opened: %s", error)
+        log.warning("a checkpoint was asked for and cannot be opened: %r", str(error))
         raise Refused(
             INVALID, "the checkpoint cannot be opened; the server's log says why"
         ) from None
