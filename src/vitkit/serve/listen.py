@@ -17,7 +17,7 @@ from vitkit.errors import ConfigError
 
 GRACE = 30  # seconds that requests have to be answered once the server is to end
 IDLE = 5  # seconds that a connection stays open without a request
-SILENCE = 10  # seconds in which the head of a request must have come
+SILENCE = 30  # seconds in which the head of a request must have come
 BACKLOG = 2048  # connections that the system holds until they are taken
 
 
