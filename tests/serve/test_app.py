@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import vitkit
@@ -415,23 +414,17 @@ def test_an_upload_keeps_its_model_when_that_changes(
 
 def test_bodies_that_wait_have_a_bound(classifier: vitkit.Classifier) -> None:
     limits = Limits(megabytes=1, waiting_megabytes=1.5)
-
-    def request(length: int) -> Request:
-        headers = [(b"content-length", str(length).encode())]
-        return Request({"type": "http", "method": "POST", "headers": headers})
-
     with TestClient(make_app(classifier, name="colours", limits=limits)) as client:
         server = client.app.state.server  # type: ignore[attr-defined]
-        with server.place(request(1_000_000)):
-            with server.place(request(400_000)):
-                assert server.bytes == 1_400_000
-            with pytest.raises(Refused, match="too many"), server.place(request(600_000)):
-                pass
-        assert server.bytes == server.inside == 0
-        with pytest.raises(Refused, match="too many"), server.place(request(9)), server.place(
-            request(0)  # says nothing, and so may bring all
-        ), server.place(request(600_000)):  # fmt: skip
-            pass
+        with server.room() as one, server.room() as other:
+            one(1_000_000)
+            other(400_000)
+            with pytest.raises(Refused, match="too many bytes wait"):
+                other(200_000)
+        assert server.bytes == 0
+        with server.room() as alone:
+            alone(2_000_000)  # who is alone may bring what limits of its own allow
+        assert server.bytes == 0
 
 
 def test_what_takes_long_does_not_hold_up_a_look(

@@ -25,7 +25,7 @@ from vitkit.serve.app import make_app
 from vitkit.serve.settings import Limits
 
 listen.IDLE = listen.SILENCE = 0.5
-limits = Limits(upload_seconds=1, megabytes=1)
+limits = Limits(upload_seconds=1, megabytes=1, waiting=12)
 app = make_app(load(sys.argv[1]), name="colours", limits=limits, hosts=("127.0.0.1",))
 listen.listen(app, "127.0.0.1", 0, say=lambda address: print(address, flush=True))
 """

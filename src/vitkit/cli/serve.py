@@ -1,6 +1,7 @@
 """`vitkit serve`."""
 
 import ipaddress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -72,14 +73,17 @@ def serve(
         megabytes=max_megabytes,
         megapixels=max_megapixels,
     )
-    with Screen() as screen:
-        classifier = load(
+    # In a thread that ends. OpenMP counts the helpers of one that stays: more threads than cores,
+    # it finds, and lets those of the batches sleep at every step.
+    with Screen() as screen, ThreadPoolExecutor(1) as thread:
+        classifier = thread.submit(
+            load,
             checkpoint,
             model=model,
             device=device,
             precision=cast("Precision", precision),
             listen=screen,
-        )
+        ).result()
     for note in classifier.notes:
         warn(f"guessed {note}")
     if not classifier.classes:

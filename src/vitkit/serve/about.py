@@ -57,7 +57,7 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     )
     async def positions(request: Request) -> dict[str, Any]:
         """What the model has learned of places, in pictures."""
-        with server.place(request) as served:
+        with server.stage.using() as served, server.place():
             found = await server.answered(request, served.once(places_known))
             return {**found, "model": named(served)}
 

@@ -20,7 +20,7 @@ from vitkit.serve import about, looking, page, protocol
 from vitkit.serve.body import (
     IMAGE_BODY,
     Fitted,
-    announced,
+    Take,
     check_parameters,
     gone,
     read_image,
@@ -66,7 +66,7 @@ class Server:
         self.samples = samples
         self.measures = Measures(lambda: self.stage.served.queued)
         self.inside = 0  # requests that bring an image
-        self.bytes = 0  # that those bring or may bring
+        self.bytes = 0  # of bodies, so far
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -125,26 +125,48 @@ class Server:
             working.cancel()
             leaving.cancel()
 
+    def turn_away(self) -> None:
+        """Before a byte of an upload is read.
+
+        Raises:
+            Refused: all places are taken.
+        """
+        if self.inside >= self.limits.waiting:
+            raise Refused(BUSY, "too many requests wait; try again in 1 s", {"Retry-After": "1"})
+
     @contextmanager
-    def place(self, request: Request) -> Iterator[Served]:
-        """A place inside, from before an upload is read until it is answered; and who answers it.
+    def room(self) -> Iterator[Take]:
+        """Room for the body of a request until it is answered, to be taken as its bytes come."""
+        self.turn_away()
+        most, mine = round(self.limits.waiting_megabytes * 1e6), 0
+
+        def take(count: int) -> None:
+            nonlocal mine
+            if self.bytes > mine and self.bytes + count > most:  # one alone may bring what it may
+                raise Refused(BUSY, "too many bytes wait; try again in 1 s", {"Retry-After": "1"})
+            self.bytes += count
+            mine += count
+
+        try:
+            yield take
+        finally:
+            self.bytes -= mine
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place inside, for a request that is there as a whole.
+
+        Slow uploads hold none: else a few hundred would keep everybody else out.
 
         Raises:
             Refused: all are taken.
         """
-        brings = announced(request, self.limits)
-        most = round(self.limits.waiting_megabytes * 1e6)
-        full = self.inside and self.bytes + brings > most  # one alone may bring what it may
-        if self.inside >= self.limits.waiting or full:
-            raise Refused(BUSY, "too many requests wait; try again in 1 s", {"Retry-After": "1"})
+        self.turn_away()
         self.inside += 1
-        self.bytes += brings
         try:
-            with self.stage.using() as served:
-                yield served
+            yield
         finally:
             self.inside -= 1
-            self.bytes -= brings
 
     async def of_image(
         self,
@@ -154,13 +176,14 @@ class Server:
         fitted: bool = False,
     ) -> tuple[Served, Result]:
         """Who answers a request that brings an image, and what is found in it."""
-        with self.place(request) as served:
-            data = await read_image(request, self.limits)
+        with self.stage.using() as served, self.room() as take:
+            data = await read_image(request, self.limits, take)
+            with self.place():
 
-            async def found() -> Result:
-                return await ask(served, await self.decode(data, served, fitted=fitted))
+                async def found() -> Result:
+                    return await ask(served, await self.decode(data, served, fitted=fitted))
 
-            return served, await self.answered(request, found())
+                return served, await self.answered(request, found())
 
 
 def make_app(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
@@ -16,6 +16,7 @@ from vitkit.serve.settings import Limits
 
 FIELD = "image"  # of the form
 FIELDS = 8  # that a form may have besides
+Take = Callable[[int], None]  # told of every piece of a body; may refuse it
 Read = TypeVar("Read")
 Fitted = Annotated[
     bool, Query(description="the image is one that /view gave: neither resized nor cropped again")
@@ -51,7 +52,7 @@ def check_parameters(request: Request) -> None:
             raise Refused(INVALID, f"no parameter is called {name!r}{nearest(name, known)}; {has}")
 
 
-async def read_image(request: Request, limits: Limits) -> bytes:
+async def read_image(request: Request, limits: Limits, take: Take) -> bytes:
     """The file in the field `image` of a multipart form, or the whole body of an image/* request.
 
     Raises:
@@ -59,23 +60,23 @@ async def read_image(request: Request, limits: Limits) -> bytes:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return await _in_time(_whole(request, limits), limits)
+        return await _in_time(_whole(request, limits, take), limits)
     if kind != "multipart/form-data":
         raise Refused(
             NOT_AN_IMAGE,
             f"content type {kind or 'none'!r} is neither multipart/form-data nor image/*; "
             f"send the file as the field {FIELD!r} of a form",
         )
-    return await _in_time(_field(request, limits), limits)
+    return await _in_time(_field(request, limits, take), limits)
 
 
-async def read_json(request: Request, limits: Limits) -> Any:
+async def read_json(request: Request, limits: Limits, take: Take = lambda count: None) -> Any:
     """The body as JSON.
 
     Raises:
         Refused: it is none, too large, or too slow.
     """
-    body = await _in_time(_whole(request, limits), limits)
+    body = await _in_time(_whole(request, limits, take), limits)
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -86,11 +87,6 @@ async def gone(request: Request) -> None:
     """Wait until whoever asked has left; the body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def announced(request: Request, limits: Limits) -> int:
-    """Bytes that a request says it brings, or those that it may bring where it does not say."""
-    return min(_length(request) or limits.max_bytes, limits.max_bytes)
 
 
 def _length(request: Request) -> int:
@@ -108,11 +104,11 @@ async def _in_time(reading: Awaitable[Read], limits: Limits) -> Read:
         ) from None
 
 
-async def _whole(request: Request, limits: Limits) -> bytes:
-    return b"".join([chunk async for chunk in _chunks(request, limits)])
+async def _whole(request: Request, limits: Limits, take: Take) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request, limits, take)])
 
 
-async def _chunks(request: Request, limits: Limits) -> Any:
+async def _chunks(request: Request, limits: Limits, take: Take) -> Any:
     """The body piece by piece, until it is too large."""
     if _length(request) > limits.max_bytes:
         raise _too_large(limits)
@@ -121,13 +117,14 @@ async def _chunks(request: Request, limits: Limits) -> Any:
         total += len(chunk)
         if total > limits.max_bytes:
             raise _too_large(limits)
+        take(len(chunk))
         yield chunk
 
 
-async def _field(request: Request, limits: Limits) -> bytes:
+async def _field(request: Request, limits: Limits, take: Take) -> bytes:
     """The file in the form's field."""
     parser = MultiPartParser(
-        request.headers, _chunks(request, limits), max_files=1, max_fields=FIELDS
+        request.headers, _chunks(request, limits, take), max_files=1, max_fields=FIELDS
     )
     try:
         form = await parser.parse()

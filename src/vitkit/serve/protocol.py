@@ -10,6 +10,7 @@ import base64
 import binascii
 import math
 from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -146,8 +147,9 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     async def infer(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
         """The share of each class, and the best class, of some images."""
         find(name, version)
-        with server.place(request) as served:
-            body = await read_json(request, server.limits)
+        with server.stage.using() as served, server.room() as take, ExitStack() as stack:
+            body = await read_json(request, server.limits, take)
+            stack.enter_context(server.place())
             outputs, files, request_id = _outputs(body), _files(body), _id(body)
 
             async def share(number: int, work: Awaitable[Pixels]) -> Row:
