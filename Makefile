@@ -25,6 +25,8 @@ bench: .venv/installed-dev
 	$(RUN) benchmarks.loop
 	$(RUN) benchmarks.loading
 	$(RUN) benchmarks.saving
+	$(RUN) benchmarks.serving
+	$(RUN) benchmarks.page
 
 bench-recipes: .venv/installed-dev
 	$(RUN) benchmarks.recipes cifar10
