@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,6 +15,15 @@ from typing import Generic, Self, TypeVar
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Told = Callable[[int, float], None]  # of every batch: its size, and seconds that it took
+
+
+def step_back() -> None:
+    """Let the thread that speaks with clients go before this one, which computes.
+
+    On Linux alone: elsewhere it would be the whole process.
+    """
+    if sys.platform == "linux":
+        os.nice(5)
 
 
 class Full(Exception):
@@ -61,7 +72,7 @@ class Batcher(Generic[Item, Answer]):
         self.closed = False
         self._tickets: deque[Ticket[Item, Answer]] = deque()
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch", initializer=step_back)
         self._pace = 0.0  # seconds that a batch takes, lately
 
     async def __aenter__(self) -> Self:

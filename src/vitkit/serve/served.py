@@ -17,7 +17,7 @@ from vitkit.data.image import decode
 from vitkit.data.loader import default_workers
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import ImageError
-from vitkit.serve.batcher import Batcher, Told
+from vitkit.serve.batcher import Batcher, Told, step_back
 from vitkit.serve.refused import INVALID, NOT_AN_IMAGE, UNREADABLE, Refused
 from vitkit.serve.settings import Limits
 
@@ -114,7 +114,9 @@ class Decoder:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._threads = ThreadPoolExecutor(default_workers(), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(
+            default_workers(), thread_name_prefix="decode", initializer=step_back
+        )
 
     async def __call__(self, data: bytes, served: Served, *, fitted: bool = False) -> Pixels:
         """An encoded image as the model takes it, (C, h, w); a `fitted` one is that already.
