@@ -446,3 +446,11 @@ def test_what_takes_long_does_not_hold_up_a_look(
         assert client.post("/explain?method=relevance", files=upload(image)).status_code == 200
         held.set()
         assert first.result().json()["method"] == "occlusion"
+
+
+def test_no_more_images_than_may_wait(classifier: vitkit.Classifier) -> None:
+    pixels = tensor("UINT8", [3, 1, 1, 3], [0] * 9)
+    app = make_app(classifier, name="colours", limits=Limits(waiting=2))
+    with TestClient(app) as client:
+        answer = client.post("/v2/models/colours/infer", json=pixels)
+    assert "may have 2 images, not 3" in refused(answer, 400, "invalid_request")

@@ -198,9 +198,9 @@ def make_app(
     """An application that serves a classifier under a name.
 
     With a `token` only who sends it is answered, but for health, metrics, the page's files and
-    what describes the API. With `hosts` only
-    requests to those names are: a page of a stranger cannot reach a server on the same machine
-    under a name of its own. `samples` are images that the page offers.
+    what describes the API. With `hosts` only requests to those names are: a page of a stranger
+    cannot reach a server on the same machine under a name of its own. `samples` are images that
+    the page offers.
     """
     server = Server(classifier, name=name, limits=limits or Limits(), token=token, samples=samples)
     app = FastAPI(

@@ -89,12 +89,6 @@ async def gone(request: Request) -> None:
         pass
 
 
-def _length(request: Request) -> int:
-    """What the request says of its length; 0 where it says nothing."""
-    said = request.headers.get("content-length", "")
-    return int(said) if said.isdecimal() else 0
-
-
 async def _in_time(reading: Awaitable[Read], limits: Limits) -> Read:
     try:
         return await asyncio.wait_for(reading, limits.upload_seconds)
@@ -110,7 +104,8 @@ async def _whole(request: Request, limits: Limits, take: Take) -> bytes:
 
 async def _chunks(request: Request, limits: Limits, take: Take) -> Any:
     """The body piece by piece, until it is too large."""
-    if _length(request) > limits.max_bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limits.max_bytes:
         raise _too_large(limits)
     total = 0
     async for chunk in request.stream():

@@ -150,7 +150,8 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         with server.stage.using() as served, server.room() as take, ExitStack() as stack:
             body = await read_json(request, server.limits, take)
             stack.enter_context(server.place())
-            outputs, files, request_id = _outputs(body), _files(body), _id(body)
+            most = min(MOST, server.limits.waiting)
+            outputs, files, request_id = _outputs(body), _files(body, most), _id(body)
 
             async def share(number: int, work: Awaitable[Pixels]) -> Row:
                 try:
@@ -166,8 +167,6 @@ def add_routes(app: FastAPI, server: "Server") -> None:
                 ]
                 return await all_of([share(i, work) for i, work in enumerate(works)])
 
-            if len(files) > server.limits.waiting:
-                raise Refused(INVALID, f"at most {server.limits.waiting} images may wait here")
             rows = await server.answered(request, shares_of())
         shares = np.stack(rows)
         given = {
@@ -191,8 +190,8 @@ def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 
-def _input(body: Any) -> dict[str, Any]:
-    """The one tensor of a request."""
+def _input(body: Any, most: int = MOST) -> dict[str, Any]:
+    """The one tensor of a request, of at most so many images."""
     inputs = body.get("inputs") if isinstance(body, dict) else None
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Refused(INVALID, f"inputs must be a list of one tensor, {INPUT!r}")
@@ -204,14 +203,14 @@ def _input(body: Any) -> dict[str, Any]:
     whole = isinstance(shape, list) and all(type(n) is int and n >= 1 for n in shape)
     if not whole or not isinstance(data, list):
         raise Refused(INVALID, f"{INPUT} needs a shape of whole numbers from 1, and data in a list")
-    if shape[:1] and shape[0] > MOST:
-        raise Refused(INVALID, f"a request may have {MOST} images, not {shape[0]}")
+    if shape[:1] and shape[0] > most:
+        raise Refused(INVALID, f"a request may have {most} images, not {shape[0]}")
     return tensor
 
 
-def _files(body: Any) -> list[bytes]:
+def _files(body: Any, most: int) -> list[bytes]:
     """The image files of a request; none where it has a tensor of pixels."""
-    tensor = _input(body)
+    tensor = _input(body, most)
     if tensor.get("datatype") != "BYTES":
         return []
     data = tensor["data"]

@@ -56,7 +56,7 @@ class Served:
         )
         self._alone = Batcher(self._look, size=1, delay=0, waiting=limits.explaining)
         self._long = Batcher(self._look, size=1, delay=0, waiting=limits.explaining)
-        self._places: asyncio.Future[Any] | None = None
+        self._known: dict[Callable[[Classifier], Any], asyncio.Future[Any]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Served"]:
@@ -84,9 +84,10 @@ class Served:
 
     async def once(self, into: Callable[[Classifier], Found]) -> Found:
         """The same of a function that depends on the model alone: it is called once."""
-        if self._places is None or (self._places.done() and not succeeded(self._places)):
-            self._places = asyncio.ensure_future(self.look(into, costly=True))
-        found: Found = await asyncio.shield(self._places)
+        known = self._known.get(into)
+        if known is None or (known.done() and not succeeded(known)):
+            known = self._known[into] = asyncio.ensure_future(self.look(into, costly=True))
+        found: Found = await asyncio.shield(known)  # who leaves does not end it for the others
         return found
 
     def _answer(self, questions: Sequence[Question]) -> Sequence[Row]:

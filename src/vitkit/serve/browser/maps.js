@@ -12,7 +12,7 @@ export function shownMap() {
 }
 
 // Numbers of a head, or of the mean of all: its weights from or to the token, (T).
-export function weights(layer, direction, head) {
+function weights(layer, direction, head) {
   const { data, most } = layer[direction];
   const tokens = data.length / layer.heads;
   const heads = head < 0 ? most.map((_, i) => i) : [head];
@@ -52,12 +52,12 @@ function noteOf(layer, direction, all) {
   return [`${percent(all[best])} goes to ${place}, the most of any patch`, ...beside].join("; ") + ".";
 }
 
-export function placeOf(layer, cell) {
+function placeOf(layer, cell) {
   const columns = layer.grid[1];
   return `row ${Math.floor(cell / columns)}, column ${cell % columns}`;
 }
 
-export function tokenName(layer) {
+function tokenName(layer) {
   const prefix = layer.prefix.length;
   return layer.token < prefix ? layer.prefix[layer.token] : placeOf(layer, layer.token - prefix);
 }

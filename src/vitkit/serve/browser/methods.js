@@ -79,9 +79,9 @@ function want(name) {
 function next() {
   const shows = ({ name }) => state.shown.kind === "method" && state.shown.name === name;
   const missing = sorted().filter(({ name }) => !state.maps[name] && !failed.has(name));
-  const asked = missing.filter((method) => shows(method) || wanted.has(method.name));
+  const requested = missing.filter(({ name }) => wanted.has(name));
   const seen = isSeen(section) ? missing.filter(({ costly }) => !costly) : [];
-  return missing.find(shows) ?? seen[0] ?? asked[0];
+  return missing.find(shows) ?? seen[0] ?? requested[0];
 }
 
 // Ask for maps one after the other, until none is missing.

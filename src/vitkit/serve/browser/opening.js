@@ -128,7 +128,7 @@ export function open(coming, { name, sample = null, fitted = false, changes = {}
 }
 
 // A name for some bytes, so that a link can tell whether it means this image (FNV-1a, twice).
-export function fingerprint(bytes) {
+function fingerprint(bytes) {
   let one = 0x811c9dc5;
   let two = 0x050c5d1f;
   for (const byte of bytes) {

@@ -42,11 +42,11 @@ function startControls() {
 }
 
 // Whether a click covers; else it looks from the cells of the layer that is shown.
-const covers = () => state.tool === "cover" || !state.layers;
+const covers = () => state.tool === "cover";
 
 // The cells that the tool works on.
 function grid() {
-  return covers() ? unitGrid() : state.layers[state.layer].grid;
+  return covers() ? unitGrid() : state.about.layers[state.layer].grid;
 }
 
 function startPointer() {

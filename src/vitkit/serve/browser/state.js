@@ -22,12 +22,12 @@ export const state = {
   smooth: true,
 };
 
-const listeners = [];
-
 // A class as the server is asked for it: the one that it says itself needs no name.
 export function named(target) {
   return target === state.answer.label ? "" : target;
 }
+
+const listeners = [];
 
 // Call `run` after any of the named parts has changed.
 export function on(names, run) {
