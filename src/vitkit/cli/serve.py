@@ -13,6 +13,7 @@ from vitkit.errors import ConfigError, DataError, MissingExtra
 
 if TYPE_CHECKING:
     from vitkit.runtime.device import Precision
+    from vitkit.serve.samples import Sample
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # what a browser may call this machine
 
@@ -57,7 +58,7 @@ def serve(
     try:
         from vitkit.serve.app import make_app
         from vitkit.serve.listen import listen
-        from vitkit.serve.samples import samples_of, samples_of_run
+        from vitkit.serve.samples import samples_of
     except ImportError as error:
         raise MissingExtra(
             f"{error.name} is not installed; run: pip install 'vitkit[serve]'"
@@ -91,15 +92,26 @@ def serve(
     title = name or Path(str(checkpoint).rstrip("/")).name.partition("@")[0]
     named = f"[{host}]" if ":" in host else host
     own = (*LOOPBACK, named) if is_loopback(host) and token is None else None
-    try:
-        offered = samples_of(samples) if samples else samples_of_run(checkpoint)
-    except DataError as error:
-        if samples:
-            raise
-        warn(str(error))
-        offered = []
-    app = make_app(classifier, name=title, limits=limits, token=token, hosts=own, samples=offered)
+    app = make_app(
+        classifier,
+        name=title,
+        limits=limits,
+        token=token,
+        hosts=own,
+        samples=samples_of(samples) if samples else held_out(checkpoint),
+    )
     listen(app, host, port, say=lambda address: typer.echo(f"{title} at {address}"))
+
+
+def held_out(checkpoint: Path) -> "list[Sample]":
+    """Samples that the run held out; none, and a warning, where its images are gone."""
+    from vitkit.serve.samples import samples_of_run
+
+    try:
+        return samples_of_run(checkpoint)
+    except DataError as error:
+        warn(str(error))
+        return []
 
 
 def check_host(host: str, token: str | None, *, anyone: bool) -> None:

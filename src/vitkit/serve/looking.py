@@ -30,6 +30,23 @@ Listed = Annotated[str, Query(max_length=10_000)]
 MOST_CELLS = 1 << 20  # that a request may name
 
 
+async def looked(
+    server: "Server",
+    request: Request,
+    fitted: bool,
+    into: Callable[[Classifier, Pixels], dict[str, Any]],
+    *,
+    costly: bool = False,
+) -> dict[str, Any]:
+    """What a function finds in the model with the image of a request, and in which model."""
+
+    async def look(served: Served, pixels: Pixels) -> dict[str, Any]:
+        return await served.look(lambda classifier: into(classifier, pixels), costly=costly)
+
+    served, found = await server.of_image(request, look, fitted=fitted)
+    return {**found, "model": protocol.named(served)}
+
+
 def add_routes(app: FastAPI, server: "Server") -> None:
     """`/view`, `/explain`, `/attention`, `/lens` and `/ablate`, which take an image file."""
     common: dict[str, Any] = {
@@ -37,19 +54,12 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         "responses": OF_IMAGES,
         "openapi_extra": IMAGE_BODY,
     }
+    add_maps(app, server, common)
+    add_inside(app, server, common)
 
-    async def looked(
-        request: Request,
-        fitted: bool,
-        into: Callable[[Classifier, Pixels], dict[str, Any]],
-        *,
-        costly: bool = False,
-    ) -> dict[str, Any]:
-        async def look(served: Served, pixels: Pixels) -> dict[str, Any]:
-            return await served.look(lambda classifier: into(classifier, pixels), costly=costly)
 
-        served, found = await server.of_image(request, look, fitted=fitted)
-        return {**found, "model": protocol.named(served)}
+def add_maps(app: FastAPI, server: "Server", common: dict[str, Any]) -> None:
+    """What the model sees, and what in it speaks for a class."""
 
     @app.post("/view", response_class=Picture, **common)
     async def view(request: Request) -> Picture:
@@ -71,11 +81,16 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         """What in an image speaks for a class."""
         costly = method is not None and method in METHODS and METHODS[method].costly
         return await looked(
+            server,
             request,
             fitted,
             lambda c, p: explained(c, p, method, target, against),
             costly=costly,
         )
+
+
+def add_inside(app: FastAPI, server: "Server", common: dict[str, Any]) -> None:
+    """Attention of a token, the lens, and ablation."""
 
     @app.post("/attention", **common)
     async def attention(
@@ -88,20 +103,20 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         """Where a token looks, and what looks at it, in every head of every layer.
 
         The token is that of a place, given as shares of the image, or a prefix token such as CLS;
-        without either, of the middle.
-        Weights come as bytes in base64, (heads, tokens), each head's 255 being its `most`.
+        without either, of the middle. Weights come as bytes in base64, (heads, tokens), each
+        head's 255 being its `most`.
         """
         at: Place | str = place_of(down, across) if token is None else token
         if token is not None and (down is not None or across is not None):
             raise Refused(INVALID, f"token={token!r} has no place; leave down and across out")
-        return await looked(request, fitted, lambda c, p: looks(c, p, at))
+        return await looked(server, request, fitted, lambda c, p: looks(c, p, at))
 
     @app.post("/lens", **common)
     async def through_lens(
         request: Request, target: Label = None, fitted: Fitted = False
     ) -> dict[str, Any]:
         """What the head would say after every block: of what it reads, and of every cell."""
-        return await looked(request, fitted, lambda c, p: read_through(c, p, target))
+        return await looked(server, request, fitted, lambda c, p: read_through(c, p, target))
 
     @app.post("/ablate", **common)
     async def without(
@@ -117,7 +132,9 @@ def add_routes(app: FastAPI, server: "Server") -> None:
         to corner: `cells=0.0:3.7`. The `topk` classes that change most are told.
         """
         places, parts = rectangles(cells), pairs(heads, "heads")
-        return await looked(request, fitted, lambda c, p: ablated(c, p, places, parts, topk))
+        return await looked(
+            server, request, fitted, lambda c, p: ablated(c, p, places, parts, topk)
+        )
 
 
 def place_of(down: float | None, across: float | None) -> Place:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import vitkit
 from vitkit.serve.body import read_json
 from vitkit.serve.refused import INVALID, NOT_FOUND, OF_IMAGES, Refused, documented
-from vitkit.serve.served import Pixels, Row, Served
+from vitkit.serve.served import Decoder, Pixels, Row, Served
 
 if TYPE_CHECKING:
     from vitkit.serve.app import Server
@@ -82,14 +82,26 @@ def checkpoint_of(body: Any) -> str:
     return path
 
 
+def find(server: "Server", name: str, version: str | None) -> Served:
+    """The model that is served, if it is the one that is meant.
+
+    Raises:
+        Refused: it is not.
+    """
+    served = server.stage.served
+    if name != served.name or version not in (None, str(served.version)):
+        raise Refused(NOT_FOUND, f"no model is called {name!r} in such a version")
+    return served
+
+
 def add_routes(app: FastAPI, server: "Server") -> None:
     """`/v2`: health, metadata, inference."""
+    add_metadata(app, server)
+    add_inference(app, server)
 
-    def find(name: str, version: str | None = None) -> Served:
-        served = server.stage.served
-        if name != served.name or version not in (None, str(served.version)):
-            raise Refused(NOT_FOUND, f"no model is called {name!r} in such a version")
-        return served
+
+def add_metadata(app: FastAPI, server: "Server") -> None:
+    """What there is, and whether it answers."""
 
     @app.get("/v2/health/live")
     async def live() -> dict[str, bool]:
@@ -111,13 +123,13 @@ def add_routes(app: FastAPI, server: "Server") -> None:
     @app.get("/v2/models/{name}/versions/{version}/ready", responses=documented(NOT_FOUND))
     async def model_ready(name: str, version: str | None = None) -> dict[str, Any]:
         """Whether a model answers."""
-        return {**named(find(name, version)), "ready": True}
+        return {**named(find(server, name, version)), "ready": True}
 
     @app.get("/v2/models/{name}", responses=documented(NOT_FOUND))
     @app.get("/v2/models/{name}/versions/{version}", responses=documented(NOT_FOUND))
     async def model(name: str, version: str | None = None) -> dict[str, Any]:
         """What a model takes and gives."""
-        served = find(name, version)
+        served = find(server, name, version)
         classes = len(served.classifier.classes)
         return {
             "name": served.name,
@@ -130,53 +142,31 @@ def add_routes(app: FastAPI, server: "Server") -> None:
             ],
         }
 
-    asked = OF_IMAGES | documented(NOT_FOUND)
 
-    @app.post(
-        "/v2/models/{name}/infer",
-        dependencies=[Depends(server.allow)],
-        responses=asked,
-        openapi_extra=INFER_BODY,
-    )
-    @app.post(
-        "/v2/models/{name}/versions/{version}/infer",
-        dependencies=[Depends(server.allow)],
-        responses=asked,
-        openapi_extra=INFER_BODY,
-    )
+def add_inference(app: FastAPI, server: "Server") -> None:
+    """Images in, shares of classes out."""
+    common: dict[str, Any] = {
+        "dependencies": [Depends(server.allow)],
+        "responses": OF_IMAGES | documented(NOT_FOUND),
+        "openapi_extra": INFER_BODY,
+    }
+
+    @app.post("/v2/models/{name}/infer", **common)
+    @app.post("/v2/models/{name}/versions/{version}/infer", **common)
     async def infer(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
         """The share of each class, and the best class, of some images."""
-        find(name, version)
+        find(server, name, version)
         with server.stage.using() as served, server.room() as take, ExitStack() as stack:
             body = await read_json(request, server.limits, take)
             stack.enter_context(server.place())
             most = min(MOST, server.limits.waiting)
             outputs, files, request_id = _outputs(body), _files(body, most), _id(body)
-
-            async def share(number: int, work: Awaitable[Pixels]) -> Row:
-                try:
-                    return await served.probabilities(await work)
-                except Refused as refused:
-                    raise replace(refused, message=f"image {number}: {refused.message}") from None
-
-            async def shares_of() -> list[Row]:
-                fit = served.classifier.preprocess.fit
-                works = [server.decode(each, served) for each in files] or [
-                    server.decode.run(partial(fit, np.ascontiguousarray(image)))
-                    for image in await server.decode.run(lambda: _tensor(body))
-                ]
-                return await all_of([share(i, work) for i, work in enumerate(works)])
-
-            rows = await server.answered(request, shares_of())
+            rows = await server.answered(request, shares_of(files, body, served, server.decode))
         shares = np.stack(rows)
+        labels = [served.classifier.classes[i] for i in shares.argmax(axis=1)]
         given = {
             SHARES: _output(SHARES, "FP32", list(shares.shape), shares.ravel().tolist()),
-            LABELS: _output(
-                LABELS,
-                "BYTES",
-                [len(rows)],
-                [served.classifier.classes[i] for i in shares.argmax(axis=1)],
-            ),
+            LABELS: _output(LABELS, "BYTES", [len(rows)], labels),
         }
         answer = {
             "model_name": served.name,
@@ -184,6 +174,23 @@ def add_routes(app: FastAPI, server: "Server") -> None:
             "outputs": [given[output] for output in outputs],
         }
         return answer | ({} if request_id is None else {"id": request_id})
+
+
+async def shares_of(files: list[bytes], body: Any, served: Served, decode: Decoder) -> list[Row]:
+    """The share of each class in every image of a request: of files, or of a tensor of pixels."""
+
+    async def share(number: int, work: Awaitable[Pixels]) -> Row:
+        try:
+            return await served.probabilities(await work)
+        except Refused as refused:
+            raise replace(refused, message=f"image {number}: {refused.message}") from None
+
+    fit = served.classifier.preprocess.fit
+    works = [decode(each, served) for each in files] or [
+        decode.run(partial(fit, np.ascontiguousarray(image)))
+        for image in await decode.run(lambda: _tensor(body))
+    ]
+    return await all_of([share(i, work) for i, work in enumerate(works)])
 
 
 def _output(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
