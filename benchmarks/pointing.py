@@ -44,7 +44,7 @@ COMMON: dict[str, Any] = {
     "augment.policy": "none",
     "batch_size": 48,
 }
-MIXED = {"mix.cutmix": 1.0, "mix.probability": 0.5, "mix.mode": "pair"}
+MIXED = {"mix.cutmix": 1.0, "mix.probability": 0.5, "mix.mode": "elem"}
 MODELS: dict[str, dict[str, Any]] = {
     "stem": {
         "model.stem": [32, 64],

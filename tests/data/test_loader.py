@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from vitkit.data.audit import content_key
+from vitkit.data.crop import squeezed
 from vitkit.data.loader import available_memory, default_workers, look_ahead, read_all
 from vitkit.data.sources import Sample, Source, open_source
 from vitkit.data.transforms import Preprocess
@@ -133,6 +135,7 @@ def test_read_all(workers: int | None, channels: int) -> None:
     preprocess = Preprocess(image_size=(12, 16), mean=(0.5,) * channels, std=(0.5,) * channels)
     memory = read_all(source, preprocess, workers=workers)
     assert memory.images.shape == (150, channels, 12, 16) and len(memory.keys) == 150
+    assert memory.whole is None
     for index in range(150):
         if index % 11 == 10:
             assert memory.keys[index] is None
@@ -143,6 +146,24 @@ def test_read_all(workers: int | None, channels: int) -> None:
     assert memory.unreadable == tuple(
         (f"{index:03d}.png", f"number {index} is torn; mend it") for index in range(10, 150, 11)
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_images_are_kept_beside(channels: int) -> None:
+    source = broken_every(11)
+    preprocess = Preprocess(
+        image_size=(12, 16), crop=0.5, mean=(0.5,) * channels, std=(0.5,) * channels
+    )
+    memory = read_all(source, preprocess, frame=(14, 18))
+    assert memory.rows.shape == (150, channels * (12 * 16 + 14 * 18))
+    whole = memory.whole
+    assert whole is not None and whole.shape == (150, channels, 14, 18)
+    for index in range(150):
+        if index % 11 != 10:
+            image = source.read(index)
+            assert memory.sides[index].tolist() == list(image.shape[:2])
+            np.testing.assert_array_equal(memory.images[index].numpy(), preprocess.fit(image))
+            assert torch.equal(whole[index], squeezed(image, (14, 18), preprocess))
 
 
 def test_read_all_says_how_far_it_is() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitkit.data.augment.box import inside
-from vitkit.data.mix import Mix, box_around, mix, random_box, random_share
+from vitkit.data.mix import MODES, Mix, box_around, mix, random_box, random_share
 from vitkit.errors import ConfigError
 
 CLASSES = 5
@@ -87,6 +87,27 @@ def test_each_image_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(mixed_targets, expected_targets)
 
 
+@pytest.mark.parametrize("cutmix", [False, True])
+def test_partners_share_their_draw(cutmix: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timm's mode `pair`, of what ours has drawn."""
+    images, labels, targets = batch(8)
+    torch.manual_seed(0)
+    kept = Mix(**{"cutmix" if cutmix else "mixup": 1.0}, mode="pair").draw(images)[:4]
+    share, boxes = kept.mean((1, 2, 3)).numpy(), iter(kept[:, 0])
+
+    def box_of_ours(*arguments: Any, **more: Any) -> tuple[int, int, int, int]:
+        rows, columns = (next(boxes) == 0).nonzero().unbind(1)
+        return int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+
+    params = share.copy(), np.full(4, cutmix)
+    monkeypatch.setattr(timm_mixup.Mixup, "_params_per_elem", lambda self, count: params)
+    monkeypatch.setattr(timm_mixup, "rand_bbox", box_of_ours)
+    expected, expected_targets = by_timm("pair", images, labels)
+    mixed, mixed_targets = mix(images, targets, torch.cat([kept, kept.flip(0)]))
+    torch.testing.assert_close(mixed, expected)
+    torch.testing.assert_close(mixed_targets, expected_targets)
+
+
 def test_boxes_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Around the same pixel: `randint` gives timm the middle that ours is told."""
     torch.manual_seed(0)
@@ -117,7 +138,7 @@ def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
     assert gap * 8000**0.5 < 2.3  # Kolmogorov's bound at 1e-4
 
 
-@pytest.mark.parametrize("mode", ["batch", "pair"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [1, 2, 7, 10])
 @pytest.mark.parametrize("alphas", [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
 def test_targets_say_what_is_in_the_image(
@@ -144,7 +165,7 @@ def kinds(kept: Tensor) -> tuple[Tensor, Tensor]:
     return (flat < 1).any(1), cut
 
 
-@pytest.mark.parametrize("mode", ["batch", "pair"])
+@pytest.mark.parametrize("mode", ["batch", "elem"])
 @pytest.mark.parametrize(("probability", "switch"), [(1.0, 0.5), (0.3, 0.2), (0.8, 1.0)])
 def test_how_often(mode: str, probability: float, switch: float) -> None:
     torch.manual_seed(0)
@@ -163,19 +184,23 @@ def test_one_kind_alone(alphas: tuple[float, float]) -> None:
     """The probability of CutMix says nothing where only one is on."""
     torch.manual_seed(0)
     for switch in (0.0, 1.0):
-        policy = Mix(mixup=alphas[0], cutmix=alphas[1], switch=switch, mode="pair")
+        policy = Mix(mixup=alphas[0], cutmix=alphas[1], switch=switch, mode="elem")
         mixed, cut = kinds(policy.draw(torch.zeros(200, 3, 40, 40)))
         assert mixed.double().mean() > 0.95
         assert (cut == mixed).all() if alphas[1] else not cut.any()
 
 
-def test_a_batch_is_drawn_for_once_and_pairs_each_for_itself() -> None:
+def test_who_is_drawn_for_together() -> None:
+    """A batch for once, two partners for once, or each image for itself."""
     torch.manual_seed(0)
     images, targets = torch.zeros(40, 3, 6, 6), torch.eye(40)
-    once = Mix(mixup=1.0)(images, targets)[1].amax(1)
-    each = Mix(mixup=1.0, mode="pair")(images, targets)[1]
-    assert len(once.unique()) == 1
-    assert len(each.amax(1).unique()) == 40  # two partners differ as well
+    drawn = {mode: Mix(mixup=1.0, mode=mode)(images, targets)[1].diag() for mode in MODES}
+    assert {mode: len(shares.unique()) for mode, shares in drawn.items()} == {
+        "batch": 1,
+        "pair": 20,
+        "elem": 40,
+    }
+    assert torch.equal(drawn["pair"], drawn["pair"].flip(0))
 
 
 @pytest.mark.parametrize("settings", [{}, {"mixup": 0.8, "probability": 0.0}])
@@ -188,7 +213,7 @@ def test_off(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_types_are_kept(dtype: torch.dtype) -> None:
     images, _, targets = batch(4)
-    for mode in ("batch", "pair"):
+    for mode in MODES:
         mixed, mixed_targets = Mix(mixup=1.0, cutmix=1.0, mode=mode)(images.to(dtype), targets)
         assert mixed.dtype == dtype and mixed_targets.dtype == torch.float32
 
@@ -211,7 +236,7 @@ def test_the_seed_decides() -> None:
         ({"mixup": math.nan}, "mixup=nan is not a number from 0"),
         ({"probability": 1.1}, r"probability=1.1 is not a probability in \[0, 1\]"),
         ({"switch": -0.1}, "switch=-0.1 is not a probability"),
-        ({"mode": "elem"}, "mode='elem' is unknown; choose batch or pair"),
+        ({"mode": "half"}, "mode='half' is unknown; choose batch, pair, elem"),
     ],
 )
 def test_values_outside_their_range(settings: dict[str, Any], complaint: str) -> None:

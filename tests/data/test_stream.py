@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from vitkit.errors import ConfigError, DataError
 
 SMALL = Preprocess(image_size=(12, 16))
 CROP = RandomCrop()
+RATIO = (3 / 4, 4 / 3)
 PLAN = [[5, 3, 9, 0, 7], [1, 1, 8], [2], [4, 6, 11, 10, 5], [0, 3]]
 
 
@@ -91,15 +92,24 @@ def figures(height: int, width: int, boxes: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.9), (0.5, 3.0))]
+    ("frame", "scale", "ratio"),
+    [
+        ((375, 500), (0.08, 1.0), RATIO),
+        ((375, 500), (0.5, 0.9), (0.5, 3.0)),
+        ((32, 32), (0.08, 1.0), RATIO),
+        ((30, 32), (0.97, 1.0), RATIO),
+        ((60, 20), (0.3, 1.0), RATIO),  # few of ten fit
+        ((20, 60), (0.3, 0.9), (0.5, 0.8)),
+    ],
 )
 def test_boxes_are_distributed_as_in_torchvision(
-    scale: tuple[float, float], ratio: tuple[float, float]
+    frame: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    same_distribution: Callable[..., bool],
 ) -> None:
-    """Kolmogorov and Smirnov: of 4000 draws each, one in a million is 0.06 apart by chance."""
-    height, width, count = 375, 500, 4000
-    crop, random = RandomCrop(scale, ratio), np.random.default_rng(0)
-    views = [crop.view(height, width, least=(1, 1), random=random) for _ in range(count)]
+    (height, width), count, crop = frame, 2500, RandomCrop(scale, ratio)
+    views = [crop.view(height, width, least=(1, 1), key=(7, 0, i)) for i in range(count)]
     ours = np.array([(view.top, view.left, view.height, view.width) for view in views])
     assert (ours[:, :2] >= 0).all() and (ours[:, :2] + ours[:, 2:] <= (height, width)).all()
     torch.manual_seed(0)
@@ -108,16 +118,13 @@ def test_boxes_are_distributed_as_in_torchvision(
         [RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(count)]
     )
     pairs = zip(figures(height, width, ours).T, figures(height, width, theirs).T, strict=True)
-    for one, other in pairs:
-        at = np.concatenate([one, other])
-        shares = [np.searchsorted(np.sort(x), at, side="right") / count for x in (one, other)]
-        assert np.abs(shares[0] - shares[1]).max() < 0.06
+    assert all(same_distribution(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 40), (40, 1)])
 def test_oblong_images_show_their_middle(height: int, width: int) -> None:
-    crop = RandomCrop((0.9, 1.0), (3 / 4, 4 / 3))
-    view = crop.view(height, width, least=(1, 1), random=np.random.default_rng(0))
+    crop = RandomCrop((0.9, 1.0), RATIO)
+    view = crop.view(height, width, least=(1, 1), key=(0, 0, 0))
     top, left, h, w = RandomResizedCrop.get_params(
         torch.empty(3, height, width), list(crop.scale), list(crop.ratio)
     )
@@ -188,8 +195,7 @@ def test_a_crop_shows_what_pillow_shows(
         key = (4, 2, row)
         given = read_one(source.read, row, preprocess, CROP, key).numpy()
         height, width = source.read(row).shape[:2]
-        random = np.random.default_rng(key)
-        view = CROP.view(height, width, least=size, random=random)
+        view = CROP.view(height, width, least=size, key=key)
         expected = shown_by_pillow(Path(source.name) / sample.name, view, preprocess)
         gap = np.abs(given.astype(int) - expected)
         assert gap.max() <= worst and gap.mean() <= mean

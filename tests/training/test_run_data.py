@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
 import vitkit
+from vitkit.data.sources import open_source
+from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, DataError
-from vitkit.progress import Progress
+from vitkit.progress import Progress, silent
 from vitkit.training import dataset, directory
+from vitkit.training.config import resolve
 
 
 def split_of(directory: Path) -> dict[str, tuple[str, str]]:
@@ -216,7 +220,10 @@ def test_grey_input_has_one_channel(colours: Path, tiny: dict[str, Any], tmp_pat
         ([], "holds no image|class folders|no class"),
         (["only/1.png", "only/2.png"], "has one class only, 'only'"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "'c' is in val but not in train"),
-        (["test/a/1.png", "test/b/2.png"], "no image to train on"),
+        (
+            ["test/a/1.png", "test/b/2.png"],
+            "no readable image outside test and val to train on; add a folder train/",
+        ),
     ],
 )
 def test_data_without_enough_to_learn_is_refused(
@@ -281,6 +288,53 @@ def test_data_that_does_not_fit_into_memory_is_read_as_it_is_needed(
     for one, other in zip(weights_of(run).values(), weights_of(finished).values(), strict=True):
         assert torch.equal(one, other)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_memory_and_files_show_the_same_parts(tmp_path: Path) -> None:
+    """Boxes are those of the images as they are, of which memory has smaller ones, all of them."""
+    folder = tmp_path / "data"
+    for number in range(24):
+        coarse = np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        path = folder / "train" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (90, 48) if number % 3 else (50, 50)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+    preprocess, batches = Preprocess(image_size=(24, 24), crop=0.7), []
+    for loading in ("memory", "stream"):
+        given = {"data.loading": loading, "augment.scale": (0.3, 1.0), "data.val_fraction": 0}
+        settings = resolve({**given, "data.test_fraction": 0, "batch_size": 8}).settings
+        source = open_source(folder)
+        read = dataset.read_dataset(source, preprocess, settings, listen=silent)
+        batches.append([images for images, _ in read.examples["train"].epoch(settings, 1)])
+        read.close()
+    for kept, fresh in zip(*batches, strict=True):
+        gap = (kept.float() - fresh.float()).abs()
+        assert kept.shape == fresh.shape == (8, 3, 24, 24)
+        assert gap.mean() < 4 and gap.flatten(1).mean(1).max() < 8  # of 255; other parts: 50
+        assert (kept[0].float() - fresh[1].float()).abs().mean() > 20
+
+
+def test_how_images_are_read_stays(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run does not begin to read from files, or the other way round."""
+    steps = iter(range(100))
+    out, given = tmp_path / "run", {**tiny, "augment.scale": (0.3, 1.0)}
+    assert not vitkit.train(colours, out=out, stop=lambda: next(steps) >= 3, **given).finished
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert saved["data"]["loading"] == "memory"
+    monkeypatch.setattr("vitkit.data.loader.available_memory", lambda: 1000)
+    with pytest.raises(DataError, match="more than half of what there is.*data.loading=stream"):
+        vitkit.train(colours, out=out, resume=True)
+    heard: list[Progress] = []
+    run = vitkit.train(
+        colours, out=tmp_path / "other", **{**given, "epochs": 1}, listen=heard.append
+    )
+    assert "they are read again in every epoch" in "".join(
+        value for progress in heard for value in map(str, (progress.phase, progress.figures))
+    )
+    saved = yaml.safe_load((run.directory / "config.yaml").read_text())
+    assert saved["data"]["loading"] == "stream"
 
 
 def test_a_run_that_reads_as_it_goes_is_resumed_to_the_bit(

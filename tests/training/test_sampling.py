@@ -54,6 +54,27 @@ def test_balanced_classes_come_equally_often(counts: list[int]) -> None:
         assert max(seen) - min(seen) <= 1
 
 
+def test_over_balanced_epochs_no_class_comes_more_often() -> None:
+    """Of 150 images in 100 classes half come twice in an epoch, each time another half."""
+    labels = torch.arange(100).repeat_interleave(4)
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.zeros(100)
+    for _ in range(100):
+        seen += torch.bincount(labels[balanced(labels, 150, generator)], minlength=100)
+    assert seen.min() > 125 and seen.max() < 175  # 150 with a deviation of 5
+
+
+def test_fewer_balanced_places_than_classes() -> None:
+    labels = torch.arange(6).repeat_interleave(2)
+    shown = balanced(labels, 4, torch.Generator().manual_seed(0))
+    assert len(labels[shown].unique()) == 4
+    train, settings = (
+        examples([2] * 6),
+        settings_with(**{"data.balanced": True, "augment.repeats": 3}),
+    )
+    assert len(order(train, settings)) == 12
+
+
 def test_a_balanced_class_shows_all_of_its_images_before_one_comes_again() -> None:
     train, settings = examples([61, 5, 17]), settings_with(**{"data.balanced": True})
     for epoch in range(3):

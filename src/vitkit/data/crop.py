@@ -1,4 +1,4 @@
-"""Cutting a random part out of an image and bringing it to the model's size, while it is read."""
+"""Cutting a random part out of an image and bringing it to the model's size."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitkit.data.transforms import RESAMPLING
+from vitkit.data.transforms import RESAMPLING, Preprocess
 from vitkit.data.view import View
 from vitkit.errors import ConfigError
 
@@ -39,9 +39,13 @@ class RandomCrop:
             raise ConfigError(f"ratio={self.ratio} must be two positive numbers, the smaller first")
 
     def view(
-        self, height: int, width: int, *, least: tuple[int, int], random: np.random.Generator
+        self, height: int, width: int, *, least: tuple[int, int], key: tuple[int, int, int]
     ) -> View:
-        """A box of an image of that size; `least` as in View."""
+        """A box of an image of that size; `least` as in View.
+
+        The `key` decides which: a seed, the number of a batch, and the place in it, from 0.
+        """
+        random = np.random.default_rng(key)
         (least_share, most), (low, high) = self.scale, map(math.log, self.ratio)
         for share, shape, down, right in random.random((TRIES, 4)).tolist():
             area = height * width * (least_share + (most - least_share) * share)
@@ -53,6 +57,13 @@ class RandomCrop:
         h = max(min(height, round(width / self.ratio[0])), 1)
         w = max(min(width, round(height * self.ratio[1])), 1)
         return View((height - h) // 2, (width - w) // 2, h, w, least)
+
+
+def squeezed(image: NDArray[np.uint8], size: tuple[int, int], preprocess: Preprocess) -> Tensor:
+    """All of an image in the model's colours, whatever its proportions: (H, W, 3) -> (C, h, w)."""
+    if preprocess.channels == 1:
+        image = np.array(Image.fromarray(image).convert("L"))[..., None]
+    return resize(image, size, preprocess.interpolation)
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> Tensor:

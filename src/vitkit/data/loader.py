@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.data.audit import content_key
+from vitkit.data.crop import squeezed
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import DataError, ImageError
@@ -57,44 +58,94 @@ def look_ahead(
 
 
 @dataclass(frozen=True, slots=True)
-class InMemory:
-    """A whole source decoded, resized and cropped; rows without an image are never to be read."""
+class Room:
+    """What memory holds of an image: the model's input and, to cut parts out of, the whole image.
 
-    images: Tensor  # (N, C, h, w) uint8, one row for each sample of the source
+    That is squeezed into a `frame` of the same height and width for all images.
+    """
+
+    channels: int
+    size: tuple[int, int]  # of the model's input, height and width in pixels
+    frame: tuple[int, int] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of one image."""
+        return self.channels * sum(h * w for h, w in (self.size, self.frame or (0, 0)))
+
+    def fitted(self, rows: Tensor) -> Tensor:
+        """The inputs: (N, bytes) -> (N, C, h, w), the same memory."""
+        return rows[:, : self.bytes - self._beyond].view(len(rows), self.channels, *self.size)
+
+    def whole(self, rows: Tensor) -> Tensor | None:
+        """The whole images: (N, bytes) -> (N, C, H, W), the same memory."""
+        if self.frame is None:
+            return None
+        return rows[:, self.bytes - self._beyond :].view(len(rows), self.channels, *self.frame)
+
+    @property
+    def _beyond(self) -> int:
+        height, width = self.frame or (0, 0)
+        return self.channels * height * width
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """A source that was decoded once; rows without an image are never to be read."""
+
+    rows: Tensor  # (N, bytes) uint8, one row for each sample of the source
+    room: Room  # what a row holds
+    sides: Tensor  # (N, 2) int32: height and width of each image, in pixels, before resizing
     keys: tuple[bytes | None, ...]  # what each image contains, before resizing; None: unreadable
     unreadable: tuple[tuple[str, str], ...]  # (name, reason)
+
+    @property
+    def images(self) -> Tensor:
+        """Inputs of the model: (N, C, h, w) uint8."""
+        return self.room.fitted(self.rows)
+
+    @property
+    def whole(self) -> Tensor | None:
+        """Whole images, if there are any: (N, C, H, W) uint8."""
+        return self.room.whole(self.rows)
 
 
 def read_all(
     source: Source,
     preprocess: Preprocess,
     *,
+    frame: tuple[int, int] | None = None,
     memory_gb: float | None = None,
     workers: int | None = None,
     listen: Listener = silent,
-    room: Callable[[tuple[int, ...]], Tensor] | None = None,
+    make: Callable[[tuple[int, int]], Tensor] | None = None,
 ) -> InMemory:
-    """Decode every sample once.
+    """Decode every sample once; with a `frame`, height and width, whole images are kept as well.
 
-    `memory_gb` bounds the result, by default at half of `available_memory`. `room` makes the uint8
+    `memory_gb` bounds the result, by default at half of `available_memory`. `make` makes the uint8
     tensor of a shape that is filled, by default a new one.
 
     Raises:
         DataError: the set does not fit.
     """
     total = len(source.samples)
-    shape = (total, preprocess.channels, *preprocess.image_size)
-    _check_memory(shape, memory_gb)
-    images = torch.empty(shape, dtype=torch.uint8) if room is None else room(shape)
-    rows = images.numpy()
+    room = Room(preprocess.channels, preprocess.image_size, frame)
+    _check_memory(total, room, memory_gb)
+    shape = (total, room.bytes)
+    rows = torch.empty(shape, dtype=torch.uint8) if make is None else make(shape)
+    images, whole = room.fitted(rows).numpy(), room.whole(rows)
+    sides = torch.ones(total, 2, dtype=torch.int32)
     keys: list[bytes | None] = [None] * total
 
     def see(index: int, image: NDArray[np.uint8]) -> None:
         keys[index] = content_key(image)
-        rows[index] = preprocess.fit(image)
+        images[index] = preprocess.fit(image)
+        if whole is not None and frame is not None:
+            sides[index] = torch.tensor(image.shape[:2])
+            whole[index] = squeezed(image, frame, preprocess)
 
     unreadable = visit(source, see, workers=workers, listen=listen)
-    return InMemory(images, tuple(keys), unreadable)
+    return InMemory(rows, room, sides, tuple(keys), unreadable)
 
 
 def survey(
@@ -153,26 +204,18 @@ def available_memory() -> int:
     return min(sizes)
 
 
-def fits(source: Source, preprocess: Preprocess, memory_gb: float | None = None) -> bool:
-    """Whether `read_all` has room for a source."""
-    needed, limit = _sizes(
-        (len(source.samples), preprocess.channels, *preprocess.image_size), memory_gb
-    )
-    return needed <= limit
+def memory_limit(memory_gb: float | None) -> float:
+    """GB that images may take: as many as are given, else half of `available_memory`."""
+    return available_memory() / 2e9 if memory_gb is None else memory_gb
 
 
-def _sizes(shape: Sequence[int], memory_gb: float | None) -> tuple[float, float]:
-    """GB that images of this shape take, and that they may take."""
-    needed = float(np.prod(shape, dtype=np.float64)) / 1e9
-    return needed, available_memory() / 2e9 if memory_gb is None else memory_gb
-
-
-def _check_memory(shape: Sequence[int], memory_gb: float | None) -> None:
-    needed, limit = _sizes(shape, memory_gb)
+def _check_memory(count: int, room: Room, memory_gb: float | None) -> None:
+    needed, limit = count * room.bytes / 1e9, memory_limit(memory_gb)
     if needed > limit:
         name = "half of what there is," if memory_gb is None else "data.memory_gb ="
+        height, width = room.size
         raise DataError(
-            f"{shape[0]} images of {shape[2]}x{shape[3]} pixels take {needed:.1f} GB in memory, "
-            f"more than {name} {limit:.3g} GB; leave data.loading to auto, choose a smaller "
+            f"{count} images of {height}x{width} pixels take {needed:.1f} GB in memory, "
+            f"more than {name} {limit:.3g} GB; take data.loading=stream, choose a smaller "
             "data.image_size, or set data.memory_gb to what you can spare"
         )

@@ -11,6 +11,8 @@ from torch.distributions import Beta
 from vitkit.data.augment.box import inside
 from vitkit.errors import ConfigError
 
+MODES = ("batch", "pair", "elem")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
@@ -18,8 +20,7 @@ class Mix:
 
     The partner stands at the same place in the flipped batch; of an odd batch the image in the
     middle is its own. Images (B, C, H, W) float and targets (B, K) float -> the same shapes.
-    Mode `batch` draws once for all images, `pair` for each image; timm calls that one `elem`, and
-    its own `pair` draws once for two partners.
+    Mode `batch` draws once for all images, `pair` for two partners and `elem` for each image.
 
     Raises:
         ConfigError: a value outside its range.
@@ -29,7 +30,7 @@ class Mix:
     cutmix: float = 0.0  # likewise, of its share of the area; 0: no CutMix
     probability: float = 1.0  # of mixing at all
     switch: float = 0.5  # probability of CutMix, where both are on
-    mode: str = "batch"  # or "pair"
+    mode: str = "batch"  # one of `MODES`
 
     def __post_init__(self) -> None:
         for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
@@ -38,8 +39,8 @@ class Mix:
         for name, share in (("probability", self.probability), ("switch", self.switch)):
             if not isinstance(share, Real) or not 0 <= share <= 1:
                 raise ConfigError(f"{name}={share!r} is not a probability in [0, 1]")
-        if self.mode not in ("batch", "pair"):
-            raise ConfigError(f"mode={self.mode!r} is unknown; choose batch or pair")
+        if self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r} is unknown; choose {', '.join(MODES)}")
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if not (self.mixup or self.cutmix) or not self.probability:
@@ -48,7 +49,7 @@ class Mix:
 
     def draw(self, images: Tensor) -> Tensor:
         """How much stays of every pixel, 0 to 1: (B, C, H, W) -> (1 or B, 1, H, W) float32."""
-        count = len(images) if self.mode == "pair" else 1
+        count = {"batch": 1, "pair": -(-len(images) // 2), "elem": len(images)}[self.mode]
         frame, device = (images.shape[-2], images.shape[-1]), images.device
         cut = torch.rand(count, device=device) < self._share_of_cutmix()
         kept = torch.ones(count, 1, *frame, device=device)
@@ -59,7 +60,10 @@ class Mix:
             outside = (~inside(box, frame)).float()
             kept = torch.where(cut.view(-1, 1, 1, 1), outside, kept)
         mixed = torch.rand(count, device=device) < self.probability
-        return torch.where(mixed.view(-1, 1, 1, 1), kept, 1.0)
+        kept = torch.where(mixed.view(-1, 1, 1, 1), kept, 1.0)
+        if self.mode != "pair":
+            return kept
+        return torch.cat([kept, kept[: len(images) // 2].flip(0)])  # partners stand mirrored
 
     def _share_of_cutmix(self) -> float:
         if self.mixup and self.cutmix:

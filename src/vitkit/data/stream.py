@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vitkit.data.crop import RandomCrop, resize
+from vitkit.data.crop import RandomCrop, squeezed
 from vitkit.data.loader import default_workers
 from vitkit.data.sources import Reader, Source
 from vitkit.data.transforms import Preprocess
@@ -345,12 +344,9 @@ def read_one(
     """One image, (C, h, w) uint8; `key` decides the box, all of whose numbers are not negative."""
     if crop is None:
         return torch.from_numpy(preprocess.fit(read(row)))
-    size, random = preprocess.image_size, np.random.default_rng(key)
+    size = preprocess.image_size
 
     def view(height: int, width: int) -> View:
-        return crop.view(height, width, least=size, random=random)
+        return crop.view(height, width, least=size, key=key)
 
-    part = read(row, view)
-    if preprocess.channels == 1:
-        part = np.array(Image.fromarray(part).convert("L"))[..., None]
-    return resize(part, size, preprocess.interpolation)
+    return squeezed(read(row, view), size, preprocess)

@@ -1,8 +1,10 @@
 """The images of a run, in memory or to be read, and the split that each belongs to."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from vitkit.data.audit import (
     summarise,
 )
 from vitkit.data.layout import SPLITS
-from vitkit.data.loader import available_memory, default_workers, fits, read_all, survey
+from vitkit.data.loader import InMemory, Room, default_workers, memory_limit, read_all, survey
 from vitkit.data.manifest import save_csv
 from vitkit.data.shards.hub import is_reference, open_hub
 from vitkit.data.shards.remote import is_url
@@ -34,6 +36,7 @@ from vitkit.training.sampling import (
     EVALUATION_BATCH,
     Examples,
     Split,
+    Whole,
     check_shares,
     sizes_of_batches,
 )
@@ -41,6 +44,9 @@ from vitkit.training.settings import DataSettings, TrainSettings
 from vitkit.training.shard_list import check_shards, kept_splits, read_shards, write_shards
 from vitkit.training.shards import ShardSplit
 from vitkit.training.shared_images import SHARING, read_together, survey_together
+
+LARGER = 1.5  # times the model's input that whole images are kept with, in height and in width
+LOOKED_AT = 24  # images whose size is asked for
 
 Keys = tuple[bytes | None, ...]
 Unreadable = tuple[tuple[str, str], ...]
@@ -120,13 +126,15 @@ def read_dataset(
     allow_changes: bool = False,
     listen: Listener,
     group: Group = SOLO,
+    device: torch.device | None = None,
 ) -> Dataset:
     """Decode all images and split them, with `resume` as the run in `directory` did.
 
     With `allow_changes` images that are new, or have another content or label, join train, but for
     those that the source has a split for or whose content is in another; so do new shards.
 
-    Images that memory does not hold are decoded again whenever they are needed.
+    Images that memory does not hold are decoded again whenever they are needed. Those that it holds
+    lie on a CUDA `device` to train on, if half of what is free there will do.
 
     A new run that too many unreadable images stop leaves the list of all in `directory`. Of a
     `group` every rank gets its own share of the same batches.
@@ -135,28 +143,50 @@ def read_dataset(
         DataError: too many images are unreadable, none of a class is left to train on, or the data
             is not what the resumed run was started with.
     """
-    if isinstance(source, ShardSource):
+    with contextlib.ExitStack() as on_error:
         begun = directory if resume else None
-        kept = kept_splits(begun, source) if begun is not None and allow_changes else None
-        ranks = {"rank": group.rank, "ranks": group.ranks}
-        examples, summary = read_shards(source, preprocess, settings, kept=kept, **ranks)
-        if begun is not None and not allow_changes:
-            check_shards(begun, source, examples)
-        dataset = Dataset(examples["train"].stream, examples, [], (), summary)
-    else:
-        images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
-        own = directory if group.first and not resume else None  # a resumed run has its own list
-        check_readable(source, unreadable, settings.data.max_unreadable, own)
-        if directory is not None and resume:
-            read = merged_splits if allow_changes else read_splits
-            chosen = read(source, keys, directory)
+        if isinstance(source, ShardSource):
+            dataset = _of_shards(
+                source, preprocess, settings, begun, allow_changes, group, on_error
+            )
         else:
-            chosen = make_splits(source, keys, settings)
-        dataset = in_splits(source, images, chosen, keys, unreadable, settings, group)
-    parts = dataset.examples
-    check_shares(min(sizes_of_batches(len(parts["train"]), settings)), group.ranks)
+            images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
+            if isinstance(images, Stream):
+                on_error.callback(images.close)
+            own = (
+                directory if group.first and not resume else None
+            )  # a resumed run has its own list
+            check_readable(source, unreadable, settings.data.max_unreadable, own)
+            if begun is None:
+                chosen = make_splits(source, keys, settings)
+            else:
+                chosen = (merged_splits if allow_changes else read_splits)(source, keys, begun)
+            dataset = in_splits(source, images, chosen, keys, unreadable, settings, group)
+            dataset = replace(dataset, examples=placed(dataset.examples, device))
+        parts = dataset.examples
+        check_shares(min(sizes_of_batches(len(parts["train"]), settings)), group.ranks)
+        on_error.pop_all()
     announce(dataset.summary, {name: len(part) for name, part in parts.items()}, listen)
     return dataset
+
+
+def _of_shards(
+    source: ShardSource,
+    preprocess: Preprocess,
+    settings: TrainSettings,
+    begun: Path | None,
+    allow_changes: bool,
+    group: Group,
+    on_error: contextlib.ExitStack,
+) -> Dataset:
+    """The same of shards, of a run that has `begun` there with the splits that it has."""
+    kept = kept_splits(begun, source) if begun is not None and allow_changes else None
+    ranks = {"rank": group.rank, "ranks": group.ranks}
+    examples, summary = read_shards(source, preprocess, settings, kept=kept, **ranks)
+    on_error.callback(examples["train"].stream.close)
+    if begun is not None and not allow_changes:
+        check_shards(begun, source, examples)
+    return Dataset(examples["train"].stream, examples, [], (), summary)
 
 
 def check_readable(
@@ -178,7 +208,7 @@ def check_readable(
 
 def in_splits(
     source: Source,
-    images: Tensor | Stream,
+    images: InMemory | Stream,
     chosen: list[str],
     keys: Keys,
     unreadable: Unreadable,
@@ -187,11 +217,17 @@ def in_splits(
 ) -> Dataset:
     """The readable images in the splits `chosen` for them, and what is to be said of all."""
     labels = torch.tensor([sample.label or 0 for sample in source.samples])
+    pixels: Tensor | Stream
+    if isinstance(images, Stream):
+        pixels, whole = images, None
+    else:
+        pixels = images.images
+        whole = None if images.whole is None else Whole(images.whole, images.sides)
     examples = {}
     for name in SPLITS:
         rows = [i for i, split in enumerate(chosen) if split == name and keys[i] is not None]
         numbers = torch.tensor(rows, dtype=torch.int64)
-        examples[name] = Examples(images, labels, numbers, group.rank, group.ranks)
+        examples[name] = Examples(pixels, labels, numbers, group.rank, group.ranks, whole)
     check_trained(source, examples["train"])
     summary = summarise(source, chosen, keys, unreadable)
     if settings.data.fraction < 1:
@@ -199,40 +235,89 @@ def in_splits(
         used = examples["train"].labels[examples["train"].rows]
         counts = torch.bincount(used, minlength=len(source.classes)).tolist()
         summary = replace(summary, counts={**summary.counts, "train": counts})
-    return Dataset(images, examples, chosen, keys, summary)
+    return Dataset(pixels, examples, chosen, keys, summary)
+
+
+def room_for(source: Source, preprocess: Preprocess, settings: TrainSettings) -> Room:
+    """What memory is to hold of an image; the whole only if parts of it are trained on.
+
+    Then so large that parts of down to `LARGER**-2` of its area fill the model's input with pixels
+    of their own, but no larger than images usually are.
+    """
+    size, frame = preprocess.image_size, None
+    if settings.augment.crop is not None:
+        sides = [image.shape[:2] for image in source.some(LOOKED_AT)] or [size]
+        usual = (median(side) for side in zip(*sides, strict=True))
+        height, width = (
+            max(min(round(LARGER * n), round(u)), n) for n, u in zip(size, usual, strict=True)
+        )
+        frame = height, width
+    return Room(preprocess.channels, size, frame)
+
+
+def settle_loading(
+    source: Source, preprocess: Preprocess, settings: TrainSettings, group: Group
+) -> tuple[str, str | None]:
+    """Whether images are kept in memory or read for every epoch, and a line if they do not fit."""
+    data = settings.data
+    if isinstance(source, ShardSource) or data.loading != "auto":
+        return data.loading, None
+    needed = room_for(source, preprocess, settings).bytes * len(source.samples) / 1e9
+    limit = memory_limit(data.memory_gb) / (1 if SHARING else group.local_ranks)
+    if all(group.each(needed <= limit)):
+        return "memory", None
+    return "stream", (
+        f"{len(source.samples):,} images would take {needed:,.1f} GB of the {limit:,.1f} that they "
+        "may (data.memory_gb), so they are read again in every epoch"
+    )
+
+
+def placed(examples: Mapping[str, Split], device: torch.device | None) -> Mapping[str, Split]:
+    """The same with images on a CUDA device, if there is room for all."""
+    first = examples["train"]
+    if device is None or device.type != "cuda":
+        return examples
+    if not isinstance(first, Examples) or not isinstance(first.images, Tensor):
+        return examples
+    pixels, whole = first.images, first.whole
+    needed = pixels.nbytes + (0 if whole is None else whole.pixels.nbytes)
+    if needed > torch.cuda.mem_get_info(device)[0] / 2:
+        return examples
+    pixels = pixels.to(device)
+    whole = whole and replace(whole, pixels=whole.pixels.to(device))
+    return {
+        name: replace(part, images=pixels, whole=whole)
+        for name, part in examples.items()
+        if isinstance(part, Examples)
+    }
 
 
 def read_images(
     source: Source, preprocess: Preprocess, settings: TrainSettings, listen: Listener, group: Group
-) -> tuple[Tensor | Stream, Keys, Unreadable]:
-    """The images of a source, what each contains, and which cannot be read.
-
-    One rank of a machine reads for all.
-    """
+) -> tuple[InMemory | Stream, Keys, Unreadable]:
+    """The images of a source, in memory or to be read; one rank of a machine reads for all."""
     data = settings.data
     all_workers = data.workers or default_workers() * group.local_ranks
-    limit = data.memory_gb or available_memory() / 2e9
-    limit /= 1 if SHARING else group.local_ranks
-    fit = data.loading == "memory" or all(group.each(fits(source, preprocess, limit)))
-    if data.loading == "stream" or not fit:
+    if data.loading == "stream":
         keys, unreadable = survey_together(
             lambda: survey(source, workers=all_workers, listen=listen), group
         )
-        size = max(settings.batch_size, EVALUATION_BATCH)
+        size = max(-(-settings.batch_size // group.ranks), EVALUATION_BATCH)
         stream = Stream(source, preprocess, batch_size=size, workers=data.workers)
         return stream, keys, unreadable
     memory = read_together(
-        lambda room: read_all(
+        lambda make: read_all(
             source,
             preprocess,
+            frame=room_for(source, preprocess, settings).frame,
             memory_gb=data.memory_gb,
             workers=all_workers,
             listen=listen,
-            room=room,
+            make=make,
         ),
         group,
     )
-    return memory.images, memory.keys, memory.unreadable
+    return memory, memory.keys, memory.unreadable
 
 
 def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSettings) -> list[str]:
@@ -274,7 +359,10 @@ def check_trained(source: Source, train: Examples) -> None:
         DataError: one has none; the message names the first.
     """
     if not len(train):
-        raise DataError(f"{source.name} leaves no image to train on; lower data.test_fraction")
+        raise DataError(
+            f"{source.name} has no readable image outside test and val to train on; add a folder "
+            "train/, or rename one of them"
+        )
     trained = set(train.labels[train.rows].tolist())
     missing = [name for label, name in enumerate(source.classes) if label not in trained]
     if missing:

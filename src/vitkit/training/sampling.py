@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vitkit.data.augment.crop import resized_crop
 from vitkit.data.crop import RandomCrop
 from vitkit.data.stream import Stream
 from vitkit.errors import ConfigError
@@ -24,11 +25,6 @@ class Split(Protocol):
         """Images that an epoch shows."""
         ...
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether nothing has to be read any more; what is read may come cropped at random."""
-        ...
-
     def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
         """This rank's shares of the batches of an epoch to train on, without the first `done`."""
         ...
@@ -36,6 +32,27 @@ class Split(Protocol):
     def once(self) -> Iterator[Batch]:
         """Every image once, to be scored; of many ranks each has a part, in the order of ranks."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Images in memory to cut parts out of."""
+
+    pixels: Tensor  # (N, C, H, W) uint8, each squeezed into the same frame
+    sides: Tensor  # (N, 2) int32: height and width that each had, in pixels
+
+    def cut(
+        self, rows: Tensor, crop: RandomCrop, size: tuple[int, int], key: tuple[int, int]
+    ) -> Tensor:
+        """A random part of each image: (B,) -> (B, C, *size) uint8; seed and batch are the key."""
+        frame, boxes = self.pixels.shape[-2:], []
+        for place, (height, width) in enumerate(self.sides[rows].tolist()):
+            view = crop.view(height, width, least=size, key=(*key, place))
+            down, right = frame[0] / height, frame[1] / width
+            boxes.append(
+                (view.top * down, view.left * right, view.height * down, view.width * right)
+            )
+        return resized_crop(self.pixels[rows], torch.tensor(boxes), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +64,16 @@ class Examples:
     rows: Tensor  # (n,) int64, the rows of this split
     rank: int = 0  # who reads them, of so many, each a share
     ranks: int = 1
+    whole: Whole | None = None  # where they are cropped at random, and in memory
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether nothing has to be read any more."""
-        return isinstance(self.images, Tensor)
-
     def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
         """This rank's shares of the batches of an epoch to train on, without the first `done`.
 
-        Images that are read only now are cropped on the way, at random by the seed, the number of
-        the step and the rank; those in memory are not.
+        They are cropped on the way if the settings say so, at random by the seed, the number of
+        the step and the rank.
 
         Raises:
             ConfigError: a batch has fewer images than there are ranks.
@@ -89,12 +102,24 @@ class Examples:
         seed: int = 0,
         first: int = 0,
     ) -> Iterator[Batch]:
-        """The images and labels of each batch of rows; `crop` is for what is not in memory."""
-        if isinstance(self.images, Tensor):
-            return ((self.images[rows], self.labels[rows]) for rows in plan)
-        images_of = self.images.batches(plan, crop=crop, seed=seed, first=first)
+        """The images and labels of each batch of rows; the first has the number `first`."""
+        if isinstance(self.images, Stream):
+            images_of = self.images.batches(plan, crop=crop, seed=seed, first=first)
+        elif crop is None:
+            images_of = (self.images[rows] for rows in plan)
+        else:
+            images_of = self._cropped(self.images, plan, crop, seed, first)
         labels_of = (self.labels[rows] for rows in plan)
         return zip(images_of, labels_of, strict=True)
+
+    def _cropped(
+        self, images: Tensor, plan: Sequence[Tensor], crop: RandomCrop, seed: int, first: int
+    ) -> Iterator[Tensor]:
+        """Parts of whole images, which without a `whole` are those that there are."""
+        height, width = images.shape[-2:]
+        whole = self.whole or Whole(images, torch.tensor([[height, width]]).expand(len(images), 2))
+        for number, rows in enumerate(plan, first):
+            yield whole.cut(rows, crop, (height, width), (seed, number))
 
 
 def steps_per_epoch(images: int, settings: TrainSettings) -> int:
@@ -145,7 +170,8 @@ def balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
     classes = labels.unique()
     turns = torch.randperm(count, generator=generator) % len(classes)  # whose turn it is
     order = torch.empty_like(turns)
-    for turn, label in enumerate(classes):
+    who = classes[torch.randperm(len(classes), generator=generator)]  # has one more where it must
+    for turn, label in enumerate(who[:count]):
         places, members = (turns == turn).nonzero()[:, 0], (labels == label).nonzero()[:, 0]
         rounds = -(-len(places) // len(members))
         drawn = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]

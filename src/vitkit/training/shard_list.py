@@ -93,7 +93,7 @@ def read_shards(
     stream = Stream(
         source,
         preprocess,
-        batch_size=max(settings.batch_size, EVALUATION_BATCH),
+        batch_size=max(-(-settings.batch_size // ranks), EVALUATION_BATCH),
         workers=settings.data.workers,
     )
     splits = {}

@@ -80,11 +80,6 @@ class ShardSplit:
     def __len__(self) -> int:
         return self.images
 
-    @property
-    def in_memory(self) -> bool:
-        """They never are."""
-        return False
-
     def epoch(self, settings: TrainSettings, number: int, *, done: int = 0) -> Iterator[Batch]:
         """This rank's share of the batches of an epoch, without the first `done`.
 

@@ -19,9 +19,9 @@ Found = TypeVar("Found")
 
 
 def read_together(
-    read: Callable[[Callable[[tuple[int, ...]], Tensor]], InMemory], group: Group
+    read: Callable[[Callable[[tuple[int, int]], Tensor]], InMemory], group: Group
 ) -> InMemory:
-    """What `read` gives, the images in memory that all ranks of the machine share.
+    """What `read` gives, its rows in memory that all ranks of the machine share.
 
     It is given a function from a shape to the uint8 tensor that it must fill, and called by one
     rank of every machine. The memory has no name that could be left behind, and ends with the last
@@ -34,20 +34,19 @@ def read_together(
         return read(lambda shape: torch.empty(shape, dtype=torch.uint8))
     descriptor = os.memfd_create("vitkit images")
 
-    def room(shape: tuple[int, ...]) -> Tensor:
+    def make(shape: tuple[int, int]) -> Tensor:
         os.ftruncate(descriptor, torch.Size(shape).numel())
         return mapped(descriptor, shape)
 
     found: tuple[str, InMemory] | None = None
     if group.local_rank == 0:
-        memory = read(room)
-        size = tuple(memory.images.shape)
+        memory = read(make)
         place = f"/proc/{os.getpid()}/fd/{descriptor}"
-        found = place, replace(memory, images=torch.empty(size, device="meta"))
+        found = place, replace(memory, rows=torch.empty(memory.rows.shape, device="meta"))
     place, told = of_machine(found, group)
     if found is None:
         with open(place, "r+b") as file:
-            memory = replace(told, images=mapped(file.fileno(), tuple(told.images.shape)))
+            memory = replace(told, rows=mapped(file.fileno(), tuple(told.rows.shape)))
     group.wait()  # until all have opened it
     os.close(descriptor)
     same_everywhere(memory.keys, group)

@@ -100,25 +100,35 @@ def test_one_channel_has_no_colour(photos: Callable[..., Tensor]) -> None:
 def test_jitter_draws_each_factor(
     most: float, low: float, monkeypatch: pytest.MonkeyPatch, uniform: Callable[..., bool]
 ) -> None:
-    """What the three operations are called with, and in which order."""
-    seen: list[tuple[str, Tensor]] = []
-    for name in ("brightness", "contrast", "saturation"):
+    """What the operations are called with; and for each image in which order."""
+    names = ("brightness", "contrast", "saturation", "hue")
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    for number, name in enumerate(names):
 
-        def spy(images: Tensor, factor: Tensor, name: str = name) -> Tensor:
-            seen.append((name, factor))
-            return images
+        def spy(images: Tensor, factor: Tensor, name: str = name, number: int = number) -> Tensor:
+            seen[name].append(factor)
+            return images * 4 + number  # a digit to base 4 for every operation
 
         monkeypatch.setattr(f"vitkit.data.augment.colour.{name}", spy)
     torch.manual_seed(0)
-    for _ in range(300):
-        random_jitter(torch.zeros(64, 3, 1, 1, dtype=torch.uint8), most)
-    orders = [tuple(name for name, _ in seen[i : i + 3]) for i in range(0, 900, 3)]
-    assert all(len(set(order)) == 3 for order in orders)
-    assert uniform([orders.count(order) for order in sorted(set(orders))])
-    assert len(set(orders)) == 6
-    drawn = torch.cat([factor for _, factor in seen]).numpy()
-    assert drawn.min() >= low and drawn.max() <= 1 + most
-    assert uniform(np.histogram(drawn, 40, (low, 1 + most))[0])
+    orders = random_jitter(torch.zeros(12_000, 3, 1, 1, dtype=torch.uint8), most, 0.2)[:, 0, 0, 0]
+    counts = np.unique(orders.numpy(), return_counts=True)[1]
+    assert len(counts) == 24 and uniform(counts)
+    for name, (least, last) in {
+        **dict.fromkeys(names, (low, 1 + most)),
+        "hue": (-0.2, 0.2),
+    }.items():
+        drawn = torch.cat(seen[name]).numpy()
+        assert len(drawn) == 12_000 and drawn.min() >= least and drawn.max() <= last
+        assert uniform(np.histogram(drawn, 40, (least, last))[0])
+
+
+def test_jitter_of_hue_alone(photos: Callable[..., Tensor]) -> None:
+    images = photos(6, 3, 8, 8)
+    torch.manual_seed(0)
+    turned = random_jitter(images, 0.0, 0.3)
+    torch.manual_seed(0)
+    assert torch.equal(turned, hue(images, -0.3 + 0.6 * torch.rand(2, 6, 1)[0, :, 0]))
 
 
 def test_jitter_changes_each_image_its_own_way(photos: Callable[..., Tensor]) -> None:

@@ -4,9 +4,12 @@ All but `hue` are Pillow's `ImageEnhance` to the bit. What concerns colours leav
 channel as they are.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from vitkit.data.augment.chosen import change_as_chosen
 from vitkit.data.augment.levels import luminance, per_image, to_uint8
 
 
@@ -72,14 +75,20 @@ def _sixths(x: Tensor, value: Tensor, chroma: Tensor) -> Tensor:
     return torch.where(value == red, from_red, rest)
 
 
-def random_jitter(images: Tensor, most: float) -> Tensor:
-    """Brightness, contrast and saturation, each by a factor from [1 - most, 1 + most].
+def random_jitter(images: Tensor, most: float, turn: float = 0.0) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor from [1 - most, 1 + most], and hue.
 
-    The three come in a random order, the same for the whole batch; a factor is never below 0.
+    That turns by up to a share `turn` of the circle either way, if by any. The order is random,
+    each image's own; a factor is never below 0. As torchvision's `ColorJitter`.
     """
-    changes = (brightness, contrast, saturation)
-    for i in torch.randperm(3, device=images.device).tolist():
-        low, high = max(1 - most, 0.0), 1 + most
-        factor = low + (high - low) * torch.rand(len(images), device=images.device)
-        images = changes[i](images, factor)
+    low, high = max(1 - most, 0.0), 1 + most
+    changes: list[Callable[..., Tensor]] = [brightness, contrast, saturation] if most else []
+    limits = [(low, high - low)] * len(changes)
+    if turn:
+        changes, limits = [*changes, hue], [*limits, (-turn, 2 * turn)]
+    least, reach = torch.tensor(limits, device=images.device).T
+    draws = torch.rand(2, len(images), len(changes), device=images.device)
+    strength = least + reach * draws[0]
+    for change in draws[1].argsort(1).split(1, dim=1):
+        images = change_as_chosen(images, change[:, 0], changes, strength.gather(1, change)[:, 0])
     return images

@@ -30,4 +30,6 @@ def erase(batch: Tensor, boxes: Tensor, which: Tensor) -> Tensor:
     mask = inside(boxes, (batch.shape[-2], batch.shape[-1])) & which[:, None, None, None]
     pixels = int(mask.sum())
     noise = torch.randn(pixels * batch.shape[1], dtype=batch.dtype, device=batch.device)
-    return batch.masked_scatter(mask, noise)
+    erased = batch.masked_scatter(mask, noise)  # whatever lay innermost, rows do now
+    last = batch.is_contiguous(memory_format=torch.channels_last)
+    return erased.contiguous(memory_format=torch.channels_last) if last else erased

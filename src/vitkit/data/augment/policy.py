@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitkit.data.augment.affine import rotate, shear_x, shear_y, translate_x, translate_y
 from vitkit.data.augment.blur import gaussian_blur, sharpness
+from vitkit.data.augment.chosen import change_as_chosen
 from vitkit.data.augment.colour import brightness, contrast, grey, saturation
 from vitkit.data.augment.tone import (
     autocontrast,
@@ -78,24 +79,8 @@ class Draw:
     sign: Tensor  # float, 1 or -1
 
     def apply(self, images: Tensor, table: dict[str, Operation]) -> Tensor:
-        """Apply to each image its own operation of `table`: (B, C, H, W) uint8 -> the same.
-
-        Images are sorted by operation, each operation is called once, and they are put back.
-        """
-        order = self.choice.argsort()
-        counts = torch.bincount(self.choice + 1, minlength=len(table) + 1).tolist()
-        groups = zip(
-            images.index_select(0, order).split(counts),
-            self.level[order].split(counts),
-            self.sign[order].split(counts),
-            strict=True,
-        )
-        untouched = next(groups)[0]
-        changed = [
-            operation(*group) if len(group[0]) else group[0]
-            for operation, group in zip(table.values(), groups, strict=True)
-        ]
-        return torch.cat([untouched, *changed]).index_select(0, order.argsort())
+        """Apply to each image its own operation of `table`: (B, C, H, W) uint8 -> the same."""
+        return change_as_chosen(images, self.choice, table.values(), self.level, self.sign)
 
 
 def random_sign(count: int, device: torch.device) -> Tensor:
