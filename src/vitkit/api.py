@@ -20,7 +20,7 @@ from vitkit.evaluation.compare import compare as compare_answers
 from vitkit.evaluation.intervals import Answers
 from vitkit.evaluation.metrics import Evaluation, answers_of, evaluate_predictions, in_words
 from vitkit.evaluation.robustness import Ordeal
-from vitkit.progress import Listener, Progress, silent
+from vitkit.progress import Listener, Progress, cautious, silent
 from vitkit.report.gather import gather
 from vitkit.report.page import write_report
 from vitkit.training.config import Resolved
@@ -44,7 +44,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     allow_changes: bool = False,
-    listen: Listener = silent,
+    listen: Listener = cautious,
     stop: Callable[[], bool] = lambda: False,
     **overrides: Any,
 ) -> Run:
@@ -56,7 +56,8 @@ def train(
     **{"data.image_size": 64}`. `out` defaults to a new directory under `runs/`. With
     `resume` an interrupted run in `out` goes on, with `allow_changes` under other settings or on
     other data. `stop` is asked after every step; once it says yes, everything is saved and the run
-    returned with `finished` false.
+    returned with `finished` false. Without `listen`, settings that are known to fail are Python's
+    warnings.
 
     Raises:
         ConfigError, DataError, CheckpointError: with one line that says what to change.

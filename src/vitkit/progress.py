@@ -1,7 +1,10 @@
 """The one word that long work says about itself; `cli` turns it into a bar."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from vitkit.errors import LikelyToFail
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,7 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+CAUTION = "caution"  # the phase of what is likely to fail
 
 
 def note(text: str) -> Progress:
@@ -23,5 +27,16 @@ def note(text: str) -> Progress:
     return Progress("note", 0, 0, {"": text}, final=True)
 
 
+def caution(text: str) -> Progress:
+    """Something that is likely to fail, as a line that stays."""
+    return Progress(CAUTION, 0, 0, {"": text}, final=True)
+
+
 def silent(progress: Progress) -> None:
     """The listener that says nothing."""
+
+
+def cautious(progress: Progress) -> None:
+    """The listener that says only what is likely to fail, as one of Python's warnings."""
+    if progress.phase == CAUTION:
+        warnings.warn("".join(progress.figures.values()), LikelyToFail, stacklevel=2)

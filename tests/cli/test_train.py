@@ -388,7 +388,7 @@ def test_a_recipe_is_printed_with_what_goes_before_it(vitkit_command, colours: P
     assert not any(setting.startswith("model.") for setting in said["recipe deit"])
     lines = done.out.splitlines()
     assert {"recipe      deit", "length      7 epochs"} <= set(lines)
-    note = "note        batch_size=1024 makes an epoch of 43 images one step; try batch_size=5"
+    note = "caution     batch_size=1024 makes an epoch of 43 images one step; try batch_size=5"
     assert note in lines
 
 
@@ -402,7 +402,9 @@ def test_the_model_is_chosen_for_the_data_and_two_lines_say_why(
         assert plan["recipe"] == "small"
         assert plan["minutes"] == 2.0
         assert done.err.splitlines()[:2] == plan["reasons"]
-        assert plan["reasons"][0].startswith(f"model {plan['model']}, recipe small: 60 images of 3")
+        assert plan["reasons"][0].startswith(
+            f"model {plan['model']}, recipe small: 43 images to train"
+        )
         assert {f"model.name={plan['model']}"} < settings_by_origin(done.err)["auto"]
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from vitkit.report.history import TABLE_ROWS, best, by_epoch, charts, diverged, thinned
+from vitkit.report.history import TABLE_ROWS, best, by_epoch, charts, left_out, thinned
 
 
 def row(epoch: int, **values: Any) -> dict[str, Any]:
@@ -24,15 +24,10 @@ def test_best_is_the_last_of_the_highest() -> None:
     assert best([]) is None
 
 
-def test_diverged() -> None:
-    rows = [
-        row(1),
-        row(2, train_loss=math.nan),
-        row(3, val_loss=math.inf),
-        row(4, val_loss=None),
-        {"epoch": 5},
-    ]
-    assert diverged(rows) == [2, 3]
+def test_steps_left_out() -> None:
+    rows = [row(1), row(2, bad_steps=0), row(3, bad_steps=2), row(4, bad_steps=5)]
+    assert left_out(rows) == (5, 3)
+    assert left_out(rows[:2]) is None and left_out([]) is None
 
 
 @pytest.mark.parametrize("count", [1, TABLE_ROWS, TABLE_ROWS + 1, 5000])

@@ -251,14 +251,15 @@ def test_no_validation() -> None:
     assert "Best on validation" not in words and "validation" not in words
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_diverged_run_says_so(bad: float) -> None:
+def test_steps_that_were_left_out_are_told() -> None:
     rows = history(5)
-    rows[3] |= {"train_loss": bad}
-    assert "in 1 of 5 epochs, first in epoch 4" in Page(render(report(history=rows))).words
-    page = Page(render(report(history=[{"epoch": 1, "train_loss": bad}])))
+    for number, count in ((3, 1), (4, 7)):
+        rows[number] |= {"bad_steps": count, "train_loss": None}
+    words = Page(render(report(history=rows))).words
+    assert "7 steps had no finite loss or gradient, the first in epoch 4" in words
+    page = Page(render(report(history=[{"epoch": 1, "train_loss": None, "bad_steps": 1}])))
     assert page.headings == PARTS and "No finite value was recorded" in page.words
-    assert "in 1 of 1 epoch, first in epoch 1" in page.words
+    assert "1 step had no finite loss" in page.words
 
 
 def test_what_is_missing_is_left_out() -> None:

@@ -31,6 +31,7 @@ from vitkit.training.auto import (
 from vitkit.training.config import without_model
 
 FEW, MEDIUM, MANY = 800, 50_000, 5_000_000
+ALL = without_model({"data.val_fraction": 0.0, "data.test_fraction": 0.0}).data
 
 
 @pytest.fixture(autouse=True)
@@ -147,8 +148,8 @@ def test_a_size_that_does_not_fit_is_refused() -> None:
 def test_two_lines_say_why() -> None:
     first, second = answer(FEW, minutes=2.5).reasons
     assert re.fullmatch(
-        r"model \w+, recipe small: 800 images of 10 classes and no weights to start from "
-        r"\(--init\); few images: convolutions before attention",
+        r"model \w+, recipe small: 800 images to train on, 10 classes and no weights to start "
+        r"from \(--init\); few images: convolutions before attention",
         first,
     )
     assert re.fullmatch(
@@ -194,7 +195,7 @@ def source(sizes: list[tuple[int, int]], splits: list[str | None], asked: list[i
 def test_it_counts_training_images_and_looks_at_some() -> None:
     asked: list[int] = []
     sizes = [(40, 300)] * 600 + [(90, 50)] * 1400
-    facts = look_at(source(sizes, [None] * 2000, asked))
+    facts = look_at(source(sizes, [None] * 2000, asked), ALL)
     assert facts == Facts(images=2000, classes=2, side=50)  # the shorter side, the middle image
     assert LOOKED_AT <= len(asked) < 2 * LOOKED_AT
     assert asked[0] < 100 and asked[-1] > 1900  # from all over
@@ -203,20 +204,30 @@ def test_it_counts_training_images_and_looks_at_some() -> None:
 def test_other_splits_do_not_count() -> None:
     splits: list[str | None] = ["train"] * 30 + ["test"] * 500 + ["val"] * 10
     asked: list[int] = []
-    facts = look_at(source([(20, 20)] * 30 + [(99, 99)] * 510, splits, asked))
+    facts = look_at(source([(20, 20)] * 30 + [(99, 99)] * 510, splits, asked), ALL)
     assert (facts.images, facts.side) == (30, 20)
     assert max(asked) < 30
 
 
 def test_unreadable_images_have_no_size() -> None:
-    assert look_at(source([(0, 0), (30, 40), (0, 0)], [None] * 3, [])).side == 30
-    assert look_at(source([(0, 0)] * 3, [None] * 3, [])).side == max(SIDES)
-    assert look_at(source([], [], [])).images == 0
+    assert look_at(source([(0, 0), (30, 40), (0, 0)], [None] * 3, []), ALL).side == 30
+    assert look_at(source([(0, 0)] * 3, [None] * 3, []), ALL).side == max(SIDES)
+    assert look_at(source([], [], []), ALL).images == 0
 
 
 def test_real_images_are_looked_at(colours: Path) -> None:
-    assert look_at(open_source(colours)) == Facts(60, 3, 10)
-    assert look_at(open_source("digits")) == Facts(1797, 10, 8)
+    assert look_at(open_source(colours), ALL) == Facts(60, 3, 10)
+    assert look_at(open_source("digits"), ALL) == Facts(1797, 10, 8)
+    usual = look_at(open_source("digits"), without_model({}).data)
+    assert usual == Facts(1797 - 359 - 144, 10, 8)  # without those that the run holds out
+
+
+def test_images_that_nobody_has_counted_are_many() -> None:
+    chosen = answer(0)
+    assert chosen.recipe == "deit" and "uncounted images, 10 classes" in chosen.reasons[0]
+    given = {"data.epoch_images": 500, "data.val_fraction": 0.0, "data.test_fraction": 0.0}
+    facts = look_at(source([], [], []), without_model(given).data)
+    assert facts.images == 500 and has_stem(choose(facts, without_model(given), None))
 
 
 def test_a_core_that_multiplies_in_bfloat16_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:

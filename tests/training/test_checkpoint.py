@@ -30,7 +30,7 @@ from vitkit.training.checkpoint import (
 from vitkit.training.config import resolve
 from vitkit.training.ema import WeightAverage
 from vitkit.training.lamb import LAMB
-from vitkit.training.optim import adamw
+from vitkit.training.optim import make_optimizer
 from vitkit.training.position import Position
 from vitkit.training.step import Heads, Learner
 
@@ -241,7 +241,7 @@ def learner_of(model: Backbone, precision: str = "fp32") -> Learner:
     return Learner(
         model=model,
         network=Heads(model, taught=False),
-        optimizer=adamw(model, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99)),
+        optimizer=make_optimizer(model, name="adamw", lr=0.01, weight_decay=0.1, betas=(0.9, 0.99)),
         scaler=torch.amp.GradScaler("cpu", enabled=precision == "fp16", init_scale=64.0),
         average=WeightAverage(model, 0.9),
         teacher=None,

@@ -23,7 +23,9 @@ def lines(images: int = 10_000, **given: Any) -> list[str]:
     ("given", "beginning"),
     [
         ({"model.num_heads": 12}, "model.num_heads=12 leaves heads a width of 16, and they need"),
-        ({"lr": 1e-2}, "lr=0.01 is more than AdamW bears"),
+        ({"lr": 1e-2}, "lr=0.01 is more than adamw bears: transformers stop learning at 0.01"),
+        ({"lr": 3e-2, "optimizer": "muon"}, "lr=0.03 is more than muon bears"),
+        ({"batch_size": 6, "accumulate": 4, "mix.mixup": 0.8}, "batch_size=6 leaves parts of one"),
         ({"batch_size": 10_001}, "batch_size=10001 makes an epoch of 10,000 images one step"),
         ({"tune": "head"}, "tune=head leaves a model at its random weights; give --init CKPT"),
         ({"tune": "lora"}, "tune=lora leaves a model at its random weights; give --init CKPT"),
@@ -50,6 +52,8 @@ def test_each_gets_a_line(given: dict[str, Any], beginning: str) -> None:
         {"model.dim": 24, "model.num_heads": 1},  # there is no fewer
         {"model.num_heads": 12, "init": "published"},  # heads are as they were trained
         {"model.name": "resnet18", "lr": 0.1, "optimizer": "sgd"},
+        {"model.name": "resnet18", "lr": 0.01, "optimizer": "adamw"},
+        {"batch_size": 8, "accumulate": 4, "mix.mixup": 0.8},
         {"lr": 1e-2, "optimizer": "muon"},
         {"lr": 5e-3},
         {"lr": 1e-2, "tune": "head", "init": "published"},

@@ -21,7 +21,7 @@ from vitkit.training.config import resolve
 from vitkit.training.distributed import Agreed, Group
 from vitkit.training.ema import WeightAverage
 from vitkit.training.loop import Diverged, fit, validate
-from vitkit.training.optim import adamw
+from vitkit.training.optim import make_optimizer
 from vitkit.training.position import Position
 from vitkit.training.sampling import Examples, batches
 from vitkit.training.saving import Every, Saver
@@ -54,8 +54,12 @@ def make_learner(settings: TrainSettings, **model: Any) -> Learner:
     return Learner(
         model=network,
         network=Heads(network, taught=False),
-        optimizer=adamw(
-            network, lr=settings.lr, weight_decay=settings.weight_decay, betas=settings.betas
+        optimizer=make_optimizer(
+            network,
+            name="adamw",
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
         ),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         average=WeightAverage(network, settings.ema) if settings.ema else None,

@@ -37,7 +37,7 @@ def one_hot() -> Tensor:
     return F.one_hot(labels(), CLASSES).double()
 
 
-def mixed(mode: str = "pair") -> Tensor:
+def mixed(mode: str = "elem") -> Tensor:
     """Shares as mixing makes them."""
     torch.manual_seed(8)
     shares = Mix(mixup=0.8, cutmix=1.0, mode=mode)(torch.zeros(BATCH, 3, 8, 8), one_hot())[1]
@@ -52,7 +52,7 @@ def test_cross_entropy_of_labels_is_timms(smoothing: float) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("mode", ["batch", "pair"])
+@pytest.mark.parametrize("mode", ["batch", "elem"])
 def test_cross_entropy_of_shares_is_timms(mode: str) -> None:
     expected = timm.loss.SoftTargetCrossEntropy()(numbers(0), mixed(mode))
     ours = loss_of((numbers(0),), mixed(mode), None, settings_with())
@@ -83,6 +83,15 @@ def test_binary_cross_entropy_of_shares_is_the_formula(smoothing: float) -> None
     settings = settings_with(loss="bce", label_smoothing=smoothing)
     ours = loss_of((numbers(0),), mixed(), None, settings)
     assert ours.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_classes_above_a_threshold_are_wholly_there() -> None:
+    """As in the code of arXiv:2204.07118, and timm's `target_threshold`."""
+    expected = timm.loss.BinaryCrossEntropy(0.0, target_threshold=0.2)(numbers(0), mixed())
+    settings = settings_with(loss="bce", label_smoothing=0.0, bce_threshold=0.2)
+    ours = loss_of((numbers(0),), mixed(), None, settings)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    assert ((mixed() > 0) & (mixed() < 0.2)).sum() > 0  # else the threshold said nothing
 
 
 def test_smoothed_shares_sum_to_one() -> None:

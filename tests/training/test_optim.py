@@ -14,7 +14,7 @@ from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.training.lamb import LAMB
 from vitkit.training.muon import MuonAdamW
-from vitkit.training.optim import adamw, hidden_matrices, make_optimizer, parameter_groups
+from vitkit.training.optim import hidden_matrices, make_optimizer, parameter_groups
 
 VIT = {"image_size": 16, "patch_size": 8, "dim": 16, "depth": 2, "num_heads": 2}
 MODELS = {
@@ -38,7 +38,7 @@ def small(name: str) -> Backbone:
 @pytest.mark.parametrize("name", MODELS)
 def test_matrices_decay_and_nothing_else(name: str) -> None:
     model = small(name)
-    optimizer = adamw(model, lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
     decay = {
         id(parameter): group["weight_decay"]
         for group in optimizer.param_groups
@@ -60,7 +60,7 @@ def test_matrices_decay_and_nothing_else(name: str) -> None:
 def test_kernels_decay_but_neither_norms_nor_biases(name: str) -> None:
     with torch.device("meta"):
         model = create_model(name, num_classes=3)
-    optimizer = adamw(model, lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
     decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
     kinds = nn.Conv2d | nn.Linear
     kernels = {id(m.weight) for m in model.modules() if isinstance(m, kinds)}
@@ -73,7 +73,7 @@ def test_kernels_decay_but_neither_norms_nor_biases(name: str) -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = small("vit_tiny_patch16_224")
     model.patch_embed.requires_grad_(False)
-    optimizer = adamw(model, lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
+    optimizer = make_optimizer(model, name="adamw", lr=0.1, weight_decay=0.3, betas=(0.9, 0.99))
     count = sum(len(group["params"]) for group in optimizer.param_groups)
     assert count == len(list(model.parameters())) - 2
 
@@ -81,7 +81,7 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_steps_equal_those_of_the_plain_adamw() -> None:
     ours = small("vit_tiny_patch16_224")
     theirs = copy.deepcopy(ours)
-    optimizer = adamw(ours, lr=0.01, weight_decay=0.3, betas=(0.8, 0.95))
+    optimizer = make_optimizer(ours, name="adamw", lr=0.01, weight_decay=0.3, betas=(0.8, 0.95))
     spared = theirs.no_weight_decay()
     reference = torch.optim.AdamW(
         [

@@ -228,7 +228,7 @@ def inputs_at(learner: Learner, share: float) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixing_ends_at_its_share(make: Make, kind: str) -> None:
-    given = {**NOTHING_RANDOM, f"mix.{kind}": 1.0, "mix.mode": "pair", "mix.until": 0.6}
+    given = {**NOTHING_RANDOM, f"mix.{kind}": 1.0, "mix.mode": "elem", "mix.until": 0.6}
     learner = make(**given)
     plain = learner.preprocess.normalise(batch(learner)[0])
     for share, mixed in [(0.0, True), (0.3, True), (0.59, True), (0.6, False), (0.99, False)]:
@@ -254,14 +254,14 @@ def test_crops_and_mirrors_go_on_to_the_end(make: Make) -> None:
 
 
 def test_by_default_nothing_ends(make: Make) -> None:
-    learner = make(**{**NOTHING_RANDOM, "mix.mixup": 1.0, "mix.mode": "pair"})
+    learner = make(**{**NOTHING_RANDOM, "mix.mixup": 1.0, "mix.mode": "elem"})
     plain = learner.preprocess.normalise(batch(learner)[0])
     assert not torch.equal(inputs_at(learner, 0.99), plain)
 
 
 def test_labels_are_mixed_as_the_images_are(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of one colour for each class: the shares can be read off."""
-    learner = make(**{**NOTHING_RANDOM, "mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.mode": "pair"})
+    learner = make(**{**NOTHING_RANDOM, "mix.mixup": 0.8, "mix.cutmix": 1.0, "mix.mode": "elem"})
     pixels = torch.eye(3, dtype=torch.uint8) * 255
     labels = torch.arange(9) % 3
     images = pixels[labels][:, :, None, None].expand(9, 3, 8, 8).contiguous()

@@ -20,6 +20,7 @@ from vitkit.cli import (
     models,
     predict,
     serve,
+    settings,
     study,
     train,
 )
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.models,
     "inspect": inspect.inspect,
     "train": train.train,
+    "settings": settings.settings,
     "study": study.study,
     "eval": evaluate.evaluate,
     "predict": predict.predict,

@@ -71,9 +71,14 @@ def train(
     if resume and out is None:
         raise ConfigError("--resume needs --out, the directory of the run to go on with")
     with joined() as group:
-        resolved, resume = api.settle(
-            data, overrides, out, resume=resume, allow_changes=allow_changes, group=group
-        )
+        with Screen(quiet=not group.first) as screen:  # weights may have to be fetched
+            resolved, resume = api.settle(
+                *(data, overrides, out),
+                resume=resume,
+                allow_changes=allow_changes,
+                group=group,
+                listen=screen,
+            )
         if not dry_run:
             run_and_show(
                 data, resolved, out, resume=resume, allow_changes=allow_changes, as_json=as_json
@@ -81,7 +86,8 @@ def train(
             return
         if out is not None:
             check_directory(out, resume)
-        prepared = prepare(data, resolved, group=group)
+        with Screen(quiet=not group.first) as screen:
+            prepared = prepare(data, resolved, listen=screen, group=group)
         if group.first:
             show_plan(prepared, as_json=as_json)
 
@@ -235,6 +241,8 @@ def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     typer.echo(f"length      {length}")
     for note in prepared.notes:
         typer.echo(f"note        {visible(note)}")
+    for doubt in prepared.doubts:
+        typer.echo(f"caution     {visible(doubt)}")
 
 
 def describe_plan(prepared: "Prepared") -> dict[str, Any]:

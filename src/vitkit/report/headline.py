@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vitkit.evaluation.metrics import Evaluation
 from vitkit.report.contents import HistoryRow, Report
-from vitkit.report.history import diverged
+from vitkit.report.history import left_out
 
 SPLITS = {"val": "validation", "test": "held-out"}  # what a run evaluates, in words
 FEW_IMAGES = 100  # below, the interval is so wide that the reader should be told
@@ -40,10 +40,10 @@ def warnings(report: Report, rows: Sequence[HistoryRow]) -> list[str]:
             f"{_count(data.conflicts, 'image')} with a copy under another label: no model can "
             "name them all correctly."
         )
-    if epochs := diverged(rows):
+    if bad := left_out(rows):
         found.append(
-            f"The loss was not a finite number in {len(epochs)} of {_count(len(rows), 'epoch')}, "
-            f"first in epoch {epochs[0]}: training diverged, try a lower learning rate."
+            f"{_count(bad[0], 'step')} had no finite loss or gradient, the first in epoch "
+            f"{bad[1]}, and changed nothing: try a lower learning rate."
         )
     if len(evaluation.classes) > 1 and evaluation.top1 <= baseline(evaluation)[1]:
         worse = "worse than" if evaluation.top1 < baseline(evaluation)[1] else "no better than"

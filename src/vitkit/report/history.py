@@ -62,14 +62,10 @@ def best(rows: Sequence[HistoryRow]) -> HistoryRow | None:
     return max(reversed(scored), key=lambda row: float(row["val_top1"]), default=None)
 
 
-def diverged(rows: Sequence[HistoryRow]) -> list[int]:
-    """Epochs whose loss is there but not a finite number."""
-    return [
-        row["epoch"]
-        for row in rows
-        for loss in [(row.get("train_loss"), row.get("val_loss"))]
-        if any(value is not None and not math.isfinite(value) for value in loss)
-    ]
+def left_out(rows: Sequence[HistoryRow]) -> tuple[int, int] | None:
+    """How many steps had no finite loss or gradient, and the first epoch with one, if any had."""
+    first = next((row["epoch"] for row in rows if row.get("bad_steps")), None)
+    return None if first is None else (rows[-1].get("bad_steps", 0), first)
 
 
 def thinned(rows: Sequence[HistoryRow]) -> list[HistoryRow]:

@@ -18,13 +18,15 @@ from vitkit.data.sources import Source
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
-from vitkit.training.settings import TrainSettings
+from vitkit.training.dataset import to_train_on
+from vitkit.training.settings import DataSettings, TrainSettings
 
 SIDES = (224, 192, 160, 128, 96, 64, 48, 32)  # pixels that an image may be brought to
 COMPACT = "vitc_compact_32"
 LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
 BF16_CORE_FLOPS = 1.2e11  # on a core that multiplies in bfloat16
+UNCOUNTED = 1_000_000  # images that a source may have which does not tell
 NO_HURRY = 60.0  # minutes that a run which is given none is chosen for
 STRONG = {  # where few images are seen so often that they would be learned by heart (docs/log.md)
     "batch_size": 48,
@@ -63,7 +65,7 @@ RULES = (
 class Facts:
     """What decides."""
 
-    images: int  # to train on
+    images: int  # to train on; 0: nobody has counted them
     classes: int
     side: int  # pixels, the shorter one, of the middle image
 
@@ -77,12 +79,11 @@ class Answer:
     reasons: tuple[str, ...]
 
 
-def look_at(source: Source) -> Facts:
-    """Count a source's images, and ask some for their size."""
+def look_at(source: Source, settings: DataSettings) -> Facts:
+    """Count the images of a source that are trained on, and ask some for their size."""
     sides = [min(image.shape[:2]) for image in source.some(LOOKED_AT)]
-    return Facts(
-        source.trained_on, len(source.classes), round(median(sides)) if sides else SIDES[0]
-    )
+    side = round(median(sides)) if sides else SIDES[0]
+    return Facts(to_train_on(source, settings), len(source.classes), side)
 
 
 def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
@@ -94,11 +95,12 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     Raises:
         ConfigError: the given size is none for the model.
     """
-    rule = next(r for r in RULES if facts.images <= r.images and facts.side <= r.side)
+    images = facts.images or inf
+    rule = next(r for r in RULES if images <= r.images and facts.side <= r.side)
     device = choose_device(given.device)
     minutes = given.minutes or NO_HURRY
     speed = flops(device, given)
-    seconds = 60 * minutes / max(facts.images, 1)  # for one image
+    seconds = 60 * minutes / (facts.images or UNCOUNTED)  # for one image
     sides = [(s, s) for s in SIDES if rule.least <= s <= max(facts.side, rule.least)]
     fixed = given.data.image_size
     options = [(name, size) for name in rule.models for size in ([fixed] if fixed else sides)]
@@ -107,13 +109,14 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     visits = speed * seconds / cost(name, size)
     beyond = rule.beyond if recipe is None and visits >= rule.visits else {}
     recipe = rule.recipe if recipe is None else recipe
+    counted = f"{facts.images:,} images to train on" if facts.images else "uncounted images"
     show, hint = ("show", "") if given.minutes else ("would show", "; minutes= sets the time")
     return Answer(
         recipe=recipe,
         settings={"model.name": name, **beyond} | ({} if fixed else {"data.image_size": size}),
         reasons=(
-            f"model {name}, recipe {recipe}: {facts.images:,} images of {facts.classes} classes "
-            f"and no weights to start from (--init); {rule.why}",
+            f"model {name}, recipe {recipe}: {counted}, {facts.classes} classes and no weights to "
+            f"start from (--init); {rule.why}",
             f"images of {size[0]}x{size[1]} pixels (theirs have {facts.side}): {minutes:g} minutes "
             f"on {device} {show} each about {visits:,.0f} times{hint}",
         ),

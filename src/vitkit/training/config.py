@@ -114,7 +114,7 @@ def checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> TrainSetti
     """Settings from values in their groups; what a recipe has wrong is said to be the recipe's."""
     try:
         settings = TrainSettings.model_validate(values)
-        settings.augment.pipeline()
+        settings.augment.crop, settings.augment.pipeline()
         settings.mix.mixer()
     except ValidationError as error:
         key, line = _one_line(error)

@@ -50,6 +50,7 @@ FIXED = (  # what was made of them is in the weights already, or the optimiser's
     "recipe",
     "init",
     "tune",
+    "lora.",
     "optimizer",
     "layer_decay",
 )

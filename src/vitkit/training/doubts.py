@@ -1,27 +1,39 @@
 """Settings that can be computed but are known to end badly: what to say before they do."""
 
+from math import inf
+
+from vitkit.models import FAMILIES
 from vitkit.models.backbone import Config
+from vitkit.models.cnn import CNN
 from vitkit.models.deit import DeiTConfig
 from vitkit.training.settings import TrainSettings
 
 NARROWEST_HEAD = 32  # of a width that is trained from scratch
-HIGHEST_RATE = 5e-3  # of AdamW, for a transformer
+HIGHEST_RATES = {"adamw": 5e-3, "muon": 1e-2}  # for a transformer
 
 
-def doubts(settings: TrainSettings, config: Config, images: int) -> list[str]:
+def doubts(settings: TrainSettings, config: Config, images: int, ranks: int = 1) -> list[str]:
     """What is likely to fail, why, and what to set instead; a line for each."""
     found = []
     if settings.init is None:
         found += narrow_heads(config)
-    if settings.optimizer == "adamw" and settings.lr > HIGHEST_RATE and settings.tune == "all":
+    most = HIGHEST_RATES.get(settings.optimizer, inf)
+    is_cnn = issubclass(FAMILIES[type(config)], CNN)
+    if settings.lr > most and settings.tune == "all" and not is_cnn:
         found.append(
-            f"lr={settings.lr:g} is more than AdamW bears: transformers stop learning at 1e-2; "
-            "try lr=1e-3"
+            f"lr={settings.lr:g} is more than {settings.optimizer} bears: transformers stop "
+            f"learning at {2 * most:g}; try lr={most / 5:g}"
         )
     if settings.batch_size > images > 0:  # 0: not counted
         found.append(
             f"batch_size={settings.batch_size} makes an epoch of {images:,} images one step; "
             f"try batch_size={max(images // 8, 1)}"
+        )
+    parts = settings.accumulate * ranks
+    if settings.batch_size < 2 * parts and (settings.mix.mixup or settings.mix.cutmix):
+        found.append(
+            f"batch_size={settings.batch_size} leaves parts of one image, which has no partner to "
+            f"be mixed with; try batch_size={2 * parts}"
         )
     if settings.tune != "all" and settings.init is None:
         found.append(

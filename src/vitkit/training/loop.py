@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
+from vitkit.runtime.device import choose_precision
 from vitkit.runtime.engine import Engine
 from vitkit.training.distributed import agreed
 from vitkit.training.parallel import is_sharded
@@ -28,6 +29,7 @@ from vitkit.training.tune import set_training_mode
 LISTEN_EVERY = 0.1  # seconds
 SCORING_SHARE = 0.05  # of a run by the clock goes into validation and saving, at most
 FORWARD_SHARE = 0.4  # of the time of a training step that an image takes to be scored, at most
+FLOAT32 = 2.5  # times as long does it take where steps are in 16 bits: scores never are
 
 
 def fit(
@@ -52,7 +54,10 @@ def fit(
         ConfigError: the validation loss is not finite.
     """
     settings, position, group = learner.settings, saver.position, learner.group
-    steps, asked = steps_per_epoch(len(train), settings), False
+    steps, begun, asked = steps_per_epoch(len(train), settings), position.step, False
+    slow = 1.0 if choose_precision(learner.device, settings.precision) == "fp32" else FLOAT32
+    last = (held_out + 2 * len(val)) * FORWARD_SHARE * slow  # val for its figures and calibration
+    check_time(settings, position)
 
     def wanted() -> bool:
         nonlocal asked
@@ -60,11 +65,10 @@ def fit(
         return asked
 
     def now() -> Pace:
-        reserve = (held_out + len(val)) * FORWARD_SHARE * position.image_seconds
-        return pace(settings, position, steps, reserve=reserve)
+        return pace(settings, position, steps, reserve=last * position.image_seconds)
 
     while not now().finished:
-        if not train_epoch(learner, train, saver, now, listen=listen, stop=wanted):
+        if not train_epoch(learner, train, saver, now, begun=begun, listen=listen, stop=wanted):
             return False
         if now().finished or worth_scoring(settings, position):
             started, before = time.perf_counter(), position.seconds
@@ -87,7 +91,24 @@ def fit(
             position.seconds += agreed(group, time.perf_counter() - started).seconds
         if agreed(group, stop=wanted()).stop:
             return False
+    if position.bad_steps == position.step:
+        raise Diverged(
+            f"not one step had a finite loss and gradient; {likely_cause(position, settings)}"
+        )
     return True
+
+
+def check_time(settings: TrainSettings, position: Position) -> None:
+    """Check that reading has left time to train.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if settings.minutes is not None and position.before >= 60 * settings.minutes:
+        raise ConfigError(
+            f"minutes={settings.minutes:g} were over when the images had been read, after "
+            f"{position.before:,.0f} s; try minutes={math.ceil(position.before / 6) / 2 + 1:g}"
+        )
 
 
 def worth_scoring(settings: TrainSettings, position: Position) -> bool:
@@ -103,10 +124,13 @@ def train_epoch(
     saver: Saver,
     now: Callable[[], Pace],
     *,
+    begun: int,
     listen: Listener,
     stop: Callable[[], bool],
 ) -> bool:
     """The rest of the epoch in which the run stands; False if `stop` ended it before.
+
+    This process has `begun` after so many steps of the run.
 
     Raises:
         Diverged: too many steps in a row had no finite loss.
@@ -127,6 +151,9 @@ def train_epoch(
         count_step(position, size, result.finite, settings)
         said = agreed(learner.group, time.perf_counter() - started, stop=stop(), save=saver.due())
         position.seconds = before.seconds + said.seconds  # alike on all ranks, to the last bit
+        if position.step == begun + 1:
+            position.first_steps += 1
+            position.first_seconds += said.seconds
         position.epoch_seconds = before.epoch_seconds + said.seconds
         position.image_seconds = position.epoch_seconds / position.seen
         is_last = not left or now().finished
@@ -188,13 +215,14 @@ def _check_finite(loss: float | None, position: Position, settings: TrainSetting
 
 def epoch_figures(learner: Learner, position: Position, steps: int) -> Row:
     """What is written of the steps since the last row."""
-    learned = max(position.seen - position.left_out, 1)
+    learned = position.seen - position.left_out
+    loss, correct = position.loss_sum, position.correct
     return {
         "epoch": -(-position.step // steps),
         "step": position.step,
         "lr": learner.optimizer.param_groups[0]["lr"],
-        "train_loss": position.loss_sum / learned,
-        "train_top1": position.correct / learned,
+        "train_loss": loss / learned if learned else None,
+        "train_top1": correct / learned if learned else None,
         "bad_steps": position.bad_steps,
         "images_per_second": position.seen / position.epoch_seconds,
     }
@@ -242,7 +270,9 @@ def _progress(
 
 
 def _epoch_line(settings: TrainSettings, row: Row, pace: Pace, used: float) -> Progress:
-    figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:>6.1%}"}
+    figures = {}
+    if row["train_loss"] is not None:
+        figures = {"loss": f"{row['train_loss']:.3f}", "top1": f"{row['train_top1']:>6.1%}"}
     if row["val_top1"] is not None:
         figures |= {"val loss": f"{row['val_loss']:.3f}", "val top1": f"{row['val_top1']:>6.1%}"}
     figures["img/s"] = f"{row['images_per_second']:,.0f}"

@@ -16,9 +16,11 @@ def loss_of(
     one head learns from both (arXiv:2012.12877, eq. 2 and 3, with `distill.alpha` for 1/2).
     """
     logits = heads[0]
-    if settings.loss == "bce":  # of shares; the code of arXiv:2204.07118 makes each above 0 a 1
-        smooth = smoothed(targets, settings.label_smoothing)
-        loss = F.binary_cross_entropy_with_logits(logits, smooth)
+    if settings.loss == "bce":
+        wanted = smoothed(targets, settings.label_smoothing)
+        if settings.bce_threshold is not None:
+            wanted = (wanted > settings.bce_threshold).to(wanted.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, wanted)
     else:
         loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
     if taught is None:

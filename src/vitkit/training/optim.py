@@ -63,13 +63,6 @@ def make_optimizer(
     raise ConfigError(f"optimizer={name!r} is unknown; choose adamw, lamb, sgd or muon")
 
 
-def adamw(
-    model: Backbone, *, lr: float, weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.Optimizer:
-    """AdamW (arXiv:1711.05101) that decays matrices, but no vectors, positions or tokens."""
-    return make_optimizer(model, name="adamw", lr=lr, weight_decay=weight_decay, betas=betas)
-
-
 def parameter_groups(
     model: Backbone,
     *,
@@ -94,26 +87,24 @@ def parameter_groups(
     hidden = hidden_matrices(model) if muon_scales is not None else set()
     of_matrices, of_kernels = muon_scales or (1.0, 1.0)
     heads = max(layers.values())
-    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[bool, bool, int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim > 1 and name not in spared
-            scale = layer_decay ** (heads - layers[name])
-            if name in hidden:
-                scale *= of_kernels if parameter.ndim == 4 else of_matrices
-            groups[name in hidden, decays, scale].append(parameter)
+            muon, vector = name in hidden, parameter.ndim < 2 or name in spared
+            below = heads - layers[name] if layer_decay < 1 else 0
+            groups[muon, muon and parameter.ndim == 4, below, vector].append(parameter)
     if not groups:
         raise ConfigError("every parameter of the model is frozen; leave the head to be trained")
-    order = sorted(groups, key=lambda key: (key[0], -key[2], not key[1]))
     return [
         {
-            "params": groups[muon, decays, scale],
-            "weight_decay": weight_decay if decays else 0.0,
-            "lr_scale": scale,
-            "adapt": decays,
+            "params": groups[muon, kernel, below, vector],
+            "weight_decay": 0.0 if vector else weight_decay,
+            "lr_scale": layer_decay**below
+            * ((of_kernels if kernel else of_matrices) if muon else 1.0),
+            "adapt": not vector,
             "muon": muon,
         }
-        for muon, decays, scale in order
+        for muon, kernel, below, vector in sorted(groups)  # the same whatever the rates are
     ]
 
 

@@ -27,7 +27,12 @@ from vitkit.training.recipe import read_recipe
 from vitkit.weights import store
 from vitkit.weights.pretrained import load_for
 
-SAME = ("mean", "std", "interpolation")  # of the weights' preprocessing, for the data too
+SAME = (
+    "mean",
+    "std",
+    "interpolation",
+    "crop_mode",
+)  # of the weights' preprocessing, for the data too
 
 
 def plan(
@@ -61,13 +66,27 @@ def plan(
         if settled.data.image_size is not None:
             chosen.pop("data.image_size", None)
         recipe = recipe or "finetune"
+        reasons = of_start(settled.init, chosen, recipe)
     elif name is not None:
         recipe = recipe or recipe_for(str(name))
     elif "model.name" not in own:
-        answer = choose(look_at(open_data(data, settled.data)), settled, recipe)
+        answer = choose(look_at(open_data(data, settled.data), settled.data), settled, recipe)
         chosen = {key: Choice(value, AUTO) for key, value in answer.settings.items()}
         recipe, reasons = answer.recipe, answer.reasons
     return replace(resolve(given, recipe=recipe, chosen=chosen, origin=origin), reasons=reasons)
+
+
+def of_start(init: str, chosen: Mapping[str, Choice], recipe: Any) -> tuple[str, ...]:
+    """Why a run from weights is as it is, in two lines."""
+    name = chosen["model.name"].value
+    size = chosen.get("data.image_size")
+    as_there = (
+        "as given" if size is None else "{}x{} pixels, as they were trained on".format(*size.value)
+    )
+    return (
+        f"model {name}, recipe {recipe}: the weights of {init} need no large set",
+        f"images {as_there}; the classifier is made anew for classes that they do not know",
+    )
 
 
 def recipe_for(name: str) -> str:

@@ -13,6 +13,8 @@ class Position:
     step: int = 0  # optimiser steps done
     seconds: float = 0.0  # spent in training, scoring and saving so far
     before: float = 0.0  # seconds spent on reading before the first step
+    first_steps: int = 0  # steps that were the first of a process
+    first_seconds: float = 0.0  # spent on these
     best_top1: float = -1.0  # on the validation split
     loss_sum: float = 0.0  # over the images since the last row of figures
     correct: float = 0.0

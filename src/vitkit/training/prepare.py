@@ -4,7 +4,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,8 +17,8 @@ from vitkit.models.backbone import Backbone, Config
 from vitkit.progress import Listener, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.training import tune
-from vitkit.training.config import Resolved
-from vitkit.training.dataset import open_data, to_train_on
+from vitkit.training.config import AUTO, Resolved
+from vitkit.training.dataset import open_data, settle_loading, to_train_on
 from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.distributed import SOLO, Group, check_device
 from vitkit.training.doubts import doubts
@@ -43,6 +43,7 @@ class Prepared:
     device: torch.device
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()  # what a person should know before it begins, as lines
+    doubts: tuple[str, ...] = ()  # what is likely to fail, likewise
     group: Group = SOLO  # those who train it together
 
 
@@ -71,10 +72,13 @@ def prepare(
     preprocess = Preprocess(
         image_size=config.image_size,
         crop=settings.data.crop,
+        crop_mode=settings.data.crop_mode,
         interpolation=settings.data.interpolation,
         mean=settings.data.mean,
         std=settings.data.std,
     )
+    resolved, loading = with_loading(resolved, source, preprocess, group)
+    settings = resolved.settings
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
     check_installed(settings.log)
@@ -86,9 +90,33 @@ def prepare(
     with own_state(settings):
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
-    notes += doubts(settings, config, to_train_on(source, settings.data))
-    model = model.to(device)
-    return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group)
+    notes += [loading] if loading else []
+    said = doubts(settings, config, to_train_on(source, settings.data), group.ranks)
+    return Prepared(
+        resolved,
+        source,
+        preprocess,
+        model.to(device),
+        device,
+        teacher,
+        tuple(notes),
+        tuple(said),
+        group,
+    )
+
+
+def with_loading(
+    resolved: Resolved, source: Source, preprocess: Preprocess, group: Group
+) -> tuple[Resolved, str | None]:
+    """Settings that say how images are read, so that a resumed run does the same; and a note."""
+    settings = resolved.settings
+    loading, line = settle_loading(source, preprocess, settings, group)
+    if loading == settings.data.loading:
+        return resolved, line
+    data = settings.data.model_copy(update={"loading": loading})
+    origins = {**resolved.origins, "data.loading": AUTO}
+    settings = settings.model_copy(update={"data": data})
+    return replace(resolved, settings=settings, origins=origins), line
 
 
 def make_model(
@@ -136,8 +164,8 @@ def own_state(settings: TrainSettings) -> Iterator[None]:
         torch.use_deterministic_algorithms(fixed)
 
 
-def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
-    """The model with its optimiser, weight average and teacher; images may come `cropped`."""
+def make_learner(prepared: Prepared) -> Learner:
+    """The model with its optimiser, weight average and teacher."""
     settings, model, group = prepared.resolved.settings, prepared.model, prepared.group
     alike(model, group)
     average = WeightAverage(model, settings.ema) if settings.ema else None
@@ -161,7 +189,7 @@ def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
     )
     heads = Heads(model, taught=prepared.teacher is not None)
     if settings.compile:
-        heads.compile()
+        heads.compile(dynamic=False)  # batches have two sizes, which differ by one image
     network: Network = averaging(heads, model, group)
     return Learner(
         model=model,
@@ -173,7 +201,6 @@ def make_learner(prepared: Prepared, *, cropped: bool = False) -> Learner:
         preprocess=prepared.preprocess,
         device=prepared.device,
         settings=settings,
-        cropped=cropped,
         group=group,
         plain=plain,
     )

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from vitkit import whole_file
 from vitkit.classifier import Classifier, load
 from vitkit.data.sources import Source
+from vitkit.errors import DataError
 from vitkit.evaluation.metrics import Evaluation, evaluate_predictions, in_words
-from vitkit.progress import Listener, Progress, note, silent
+from vitkit.progress import Listener, Progress, caution, note, silent
 from vitkit.training import directory as files
 from vitkit.training.calibrate import calibrate
 from vitkit.training.checkpoint import BEST, LAST, fault, load_state, newest
@@ -76,19 +77,20 @@ def train(
         if directory is None:
             made = new_directory(prepared.source.name, resolved) if group.first else Path()
             directory = group.of_first(made)
-        stack.enter_context(own_state(resolved.settings))
+        stack.enter_context(own_state(prepared.resolved.settings))
         if group.first:
             stack.enter_context(claimed(directory, resume))
         group.wait()
         dataset = read_dataset(
             prepared.source,
             prepared.preprocess,
-            resolved.settings,
+            prepared.resolved.settings,
             directory=directory,
             resume=resume,
             allow_changes=allow_changes,
             listen=listen,
             group=group,
+            device=prepared.device,
         )
         stack.callback(dataset.close)
         group.wait()  # until all have read what is now written
@@ -98,6 +100,8 @@ def train(
             note_begin(directory, prepared, resume)
         for text in prepared.notes:
             listen(note(text))
+        for text in prepared.doubts:
+            listen(caution(text))
         position = Position(before=group.of_first(time.perf_counter() - started))
         finished = train_prepared(prepared, dataset, directory, position, resume, listen, stop)
         run = Run(directory, finished)
@@ -132,7 +136,7 @@ def train_prepared(
     """
     settings = prepared.resolved.settings
     splits = dataset.examples
-    learner = make_learner(prepared, cropped=not splits["train"].in_memory)
+    learner = make_learner(prepared)
     done = go_on(directory, learner, listen) if resume else None
     position = done or position
     if learner.group.first:
@@ -164,8 +168,15 @@ def train_prepared(
                 stop=stop,
             )
     except Diverged as error:
+        position.bad_in_a_row = 0  # who goes on with other settings begins to count again
         saver.save()
-        raise Diverged(f"{error}; the last good weights are in {directory / LAST}") from None
+        raise Diverged(
+            f"{error}; the last good weights are in {directory / LAST}, and --resume with "
+            "--allow-changes goes on from them"
+        ) from None
+    except DataError:  # images that can no longer be read, or who read them is gone
+        saver.save()
+        raise
     saver.save()
     return finished
 

@@ -9,8 +9,6 @@ from vitkit.training.settings import TrainSettings
 
 Shape = Literal["cosine", "linear", "constant"]
 
-UNKNOWN = 10**9  # steps of a run by the clock, before its first
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -34,27 +32,33 @@ def pace(settings: TrainSettings, position: Position, steps: int, *, reserve: fl
     """Where a run of `steps` in an epoch stands, `reserve` seconds of its time being for scoring.
 
     By the clock as many steps will have been done at the end as the time used so far foretells: a
-    machine that slows down ends on time with a rate that has come down, all the same.
+    machine that slows down ends on time with a rate that has come down, all the same. The first
+    step of a process, which may compile, tells nothing: after no other a guess are the epochs.
     """
+    epochs = steps * settings.epochs
     if settings.minutes is None:
-        return Pace(position.step, steps * settings.epochs)
-    if not position.step:
-        return Pace(0, UNKNOWN)
-    left = 60 * settings.minutes - position.before - position.seconds - reserve
-    return Pace(position.step, position.step + max(left, 0.0) * position.step / position.seconds)
+        return Pace(position.step, epochs)
+    left = max(60 * settings.minutes - position.before - position.seconds - reserve, 0.0)
+    if timed := position.step - position.first_steps:
+        speed = timed / (position.seconds - position.first_seconds)
+        return Pace(position.step, position.step + left * speed)
+    return Pace(position.step, position.step + epochs * (left > 0 or not position.step))
 
 
 def learning_rate(settings: TrainSettings, pace: Pace) -> float:
     """The rate of the next step."""
     warmup = min(round(settings.warmup_epochs / settings.epochs * pace.total), pace.total // 2)
     cooldown = min(settings.cooldown_epochs / settings.epochs, 0.5) * pace.total
+    last = min(settings.min_lr, settings.lr)
+    if cooldown and pace.step >= pace.total - cooldown:
+        return last
     return rise_and_fall(
         pace.step,
         kind=settings.schedule,
         total=pace.total - cooldown,
         warmup=warmup,
         peak=settings.lr,
-        last=min(settings.min_lr, settings.lr),
+        last=last,
     )
 
 

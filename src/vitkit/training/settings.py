@@ -71,25 +71,27 @@ class Section(BaseModel):
 class DataSettings(Section):
     """What is read, and how it becomes a model input."""
 
-    image_size: Size | None = None  # pixels, one side or [height, width]; resolved: never None
+    image_size: Size | None = None  # pixels, one side or [height, width]; None: the model's
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share that the centre crop keeps
+    crop_mode: Literal["center", "squash"] = "center"  # squash gives up the image's proportions
+    # how pixels are resized
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of each channel, of values in [0, 1]; one for grey
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)  # by which each channel is divided after that
     val_fraction: Share = 0.1  # of the training images, where the data has no val split
     test_fraction: Share = 0.2  # of all images, where the data has no test split
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # of each class's training images
     balanced: bool = False  # draw every class equally often
-    max_unreadable: Portion = 0.01  # share that may be skipped
-    max_megapixels: Positive = 50.0  # per image, from its header
-    max_megabytes: Positive = 64.0  # per image file
-    memory_gb: Positive | None = None  # for the decoded set; None: half of what is there
-    # Decode once, or for every epoch; or read shards in sequence, as those behind URLs always are.
+    max_unreadable: Portion = 0.01  # share of the images that may be skipped
+    max_megapixels: Positive = 50.0  # of an image, from its header
+    max_megabytes: Positive = 64.0  # of an image file
+    memory_gb: Positive | None = None  # that decoded images may take; None: half of the memory
+    # decode once, or for every epoch; or read shards in sequence, as those behind URLs always are
     loading: Literal["auto", "memory", "stream", "sequential"] = "auto"
-    epoch_images: Count | None = None  # that an epoch of shards in sequence shows; None: all
+    epoch_images: Count | None = None  # images that an epoch of shards in sequence shows; None: all
     shuffle_buffer: Count = 4096  # images of shards in sequence that are held to be drawn from
-    classes: Count | tuple[str, ...] | None = None  # number or names, where shards do not tell them
-    workers: Count | None = None  # that decode; None: one per core
+    classes: Count | tuple[str, ...] | None = None  # number or names, where shards tell neither
+    workers: Count | None = None  # processes that decode; None: one per core
 
 
 class AugmentSettings(Section):
@@ -99,39 +101,37 @@ class AugmentSettings(Section):
     shift: Share = 0.125  # share of the side that an image moves by at most
     scale: tuple[Portion, Portion] | None = None  # area of a random-resized crop; None: none
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width to height of that crop
+    # operations on colours and shape, drawn for every image
     policy: Literal["none", "randaugment", "trivialaugment", "three_augment"] = "none"
-    num_ops: Count = 2  # of RandAugment
-    magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0  # of RandAugment
-    magnitude_std: Least0 = 0.5  # of RandAugment
+    num_ops: Count = 2  # operations of RandAugment for an image
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0  # of RandAugment, 0 to 10
+    magnitude_std: Least0 = 0.5  # deviation of that magnitude
     jitter: Least0 = 0.0  # brightness, contrast and saturation change by this factor at most
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # turn of the colour circle at most
     erase: Portion = 0.0  # probability that a rectangle becomes noise
     repeats: Count = 1  # times that an image comes in a row, an epoch having as many images
     until: Portion = 1.0  # share of the run after which only mirror, shift and scale go on
 
-    def pipeline(self, *, late: bool = False, cropped: bool = False) -> Augment:
-        """The changes of a batch; `late` ones come after the share `until` of a run.
-
-        Images that were `cropped` when they were read are not cropped again.
-        """
-        given = self.model_dump(exclude={"repeats", "until"})
-        strong = {"policy": "none", "jitter": 0.0, "erase": 0.0} if late else {}
-        crop = {"scale": None} if cropped else {}
-        return Augment(**{**given, **strong, **crop})
+    def pipeline(self, *, late: bool = False) -> Augment:
+        """The changes of a batch; `late` ones come after the share `until` of a run."""
+        given = self.model_dump(exclude={"scale", "ratio", "repeats", "until"})
+        strong = {"policy": "none", "jitter": 0.0, "hue": 0.0, "erase": 0.0} if late else {}
+        return Augment(**{**given, **strong})
 
     @property
     def crop(self) -> RandomCrop | None:
-        """The random-resized crop of an image that is being read."""
+        """The random-resized crop, which comes before."""
         return None if self.scale is None else RandomCrop(self.scale, self.ratio)
 
 
 class MixSettings(Section):
     """How images of a batch are mixed, and their labels with them; see `data/mix.py`."""
 
-    mixup: Least0 = 0.0  # alpha of the Beta distribution of shares; 0: none
-    cutmix: Least0 = 0.0  # likewise
+    mixup: Least0 = 0.0  # alpha of the Beta distribution of an image's share; 0: none
+    cutmix: Least0 = 0.0  # the same of its share of the area
     probability: Portion = 1.0  # of mixing at all
     switch: Portion = 0.5  # probability of CutMix, where both are on
-    mode: Literal["batch", "pair"] = "batch"  # one share for the batch, or for every image its own
+    mode: Literal["batch", "pair", "elem"] = "batch"  # who has one share: all, two partners, each
     until: Portion = 1.0  # share of the run after which nothing is mixed
 
     def mixer(self) -> Mix:
@@ -143,22 +143,22 @@ class DistillSettings(Section):
     """What a teacher adds to the loss (arXiv:2012.12877, section 4)."""
 
     teacher: str | None = None  # a checkpoint; None: no teacher
-    kind: Literal["hard", "soft"] = "hard"
+    kind: Literal["hard", "soft"] = "hard"  # learn the teacher's choice, or its probabilities
     alpha: Portion = 0.5  # the teacher's share of the loss
-    temperature: Positive = 3.0  # of the soft kind
+    temperature: Positive = 3.0  # at which probabilities are learned, of the soft kind
 
 
 class LoraSettings(Section):
     """Low-rank adapters (arXiv:2106.09685), for tune=lora."""
 
-    rank: Count = 8
+    rank: Count = 8  # rows of each adapter
     alpha: Positive = 16.0  # the adapters' product is scaled by alpha / rank
 
 
 class CheckpointSettings(Section):
     """When a run is saved."""
 
-    every: Often = None  # "500 steps", "10 minutes", "1 epoch"; None: see `saving.Saver`
+    every: Often = None  # "500 steps", "10 minutes", "1 epoch"; None: as often as is cheap
 
     @property
     def often(self) -> Every | None:
@@ -169,7 +169,7 @@ class CheckpointSettings(Section):
 class TrainSettings(Section):
     """One training run."""
 
-    recipe: str | None = None  # where values come from that are not given
+    recipe: str | None = None  # name or .yaml of settings that belong together; none: defaults
     model: dict[str, Any] = {"name": DEFAULT_MODEL}  # `name`; once resolved, its config's fields
     init: str | None = None  # a checkpoint to start from; None: random weights
     data: DataSettings = DataSettings()
@@ -179,36 +179,37 @@ class TrainSettings(Section):
     tune: Literal["all", "head", "lora"] = "all"  # what of the model learns
     lora: LoraSettings = LoraSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
-    epochs: Count = 30
+    epochs: Count = 30  # times that every image is shown
     minutes: Positive | None = None  # of reading, training and scoring; then epochs do not count
     batch_size: Count = 128  # images to a step of the optimiser
     accumulate: Count = 1  # parts that a batch is computed in
     parallel: Literal["ddp", "fsdp"] = "ddp"  # of many ranks each has the model, or a part of it
-    optimizer: Literal["adamw", "lamb", "sgd", "muon"] = "adamw"
+    optimizer: Literal["adamw", "lamb", "sgd", "muon"] = "adamw"  # muon: AdamW for all but matrices
     lr: Positive = 1e-3  # the highest learning rate
     muon_lr: Positive | None = None  # that of muon's matrices; None: lr
     kernel_lr: Positive | None = None  # that of convolutions among them; None: muon_lr
     min_lr: Least0 = 1e-5  # at the end
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # how the rate falls
     warmup_epochs: Least0 = 2.0  # half of the run at most
     cooldown_epochs: Least0 = 0.0  # at the end, at min_lr
     weight_decay: Least0 = 0.05  # of matrices only; decoupled, but for sgd, as is usual there
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)  # of adamw and lamb
     momentum: Share | None = None  # of sgd and muon; None: 0.9 and 0.95
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the rate, from layer to layer down
-    loss: Literal["ce", "bce"] = "ce"
-    label_smoothing: Share = 0.1
+    loss: Literal["ce", "bce"] = "ce"  # cross-entropy of all classes, or of each by itself
+    bce_threshold: Share | None = None  # a class with a larger share is wholly there; None: shares
+    label_smoothing: Share = 0.1  # share of a target that is spread over all classes
     clip_grad: Least0 = 1.0  # norm of the gradient; 0: no limit
     ema: Share = 0.999  # decay of the weight average that is evaluated; 0: none
     max_bad_steps: Count = 20  # in a row whose loss or gradient is not finite, each left out
     log: Logs = ()  # what gets a copy of every row of figures
-    precision: Precision = "auto"
+    precision: Precision = "auto"  # auto: bf16 where it is faster
     compile: bool = False  # by torch.compile: minutes at the start, then faster steps on a GPU
     checkpointing: bool = False  # compute activations twice, keep few of them
-    device: str = "auto"
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the fastest there is
     deterministic: bool = False  # kernels that repeat their results to the bit, also on a GPU
     threads: Count | None = None  # of the CPU; None: torch's own choice
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of weights, order, splits and augmentation
 
     @property
     def architecture(self) -> str:

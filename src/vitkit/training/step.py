@@ -39,7 +39,6 @@ class Learner:
     preprocess: Preprocess
     device: torch.device
     settings: TrainSettings
-    cropped: bool = False  # images are cropped at random before they come
     group: Group = SOLO  # those who take the same steps
     plain: Backbone | None = None  # where the model is sharded, a whole one on the first rank
 
@@ -133,7 +132,7 @@ def model_input(
     """Images changed at random, normalised, erased, mixed; the shares of their classes, (B, K)."""
     settings = learner.settings
     late = pace.share >= settings.augment.until
-    augment: Augment = settings.augment.pipeline(late=late, cropped=learner.cropped)
+    augment: Augment = settings.augment.pipeline(late=late)
     x = augment.erased(learner.preprocess.normalise(augment(images)))
     targets = F.one_hot(labels, learner.model.num_classes).float()
     if pace.share < settings.mix.until:
