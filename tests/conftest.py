@@ -1,6 +1,7 @@
 """Fixtures that every test can ask for."""
 
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import vitkit
 # Before torch starts: on models this small, threads would mostly wait for each other, and for
 # minutes where another program keeps a core busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Weights that someone has on this machine are not for tests to find.
+os.environ["HF_HOME"] = os.path.join(tempfile.gettempdir(), "vitkit-tests-without-hub")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -290,6 +290,47 @@ def test_a_loss_that_is_never_finite_again_names_the_remedy() -> None:
         run(learner, coloured(80))
 
 
+def test_a_run_without_one_finite_step_is_no_run() -> None:
+    learner = make_learner(settings_with(lr=1e-3, epochs=1, max_bad_steps=99))
+    learner.model.register_forward_hook(lambda model, given, made: made * torch.nan)
+    kept = Kept(learner)
+    with pytest.raises(Diverged, match="not one step had a finite loss and gradient; lr=0.001 may"):
+        fit(learner, coloured(24), NOTHING, kept, listen=silent, stop=lambda: False)
+    assert [(row["train_loss"], row["train_top1"], row["bad_steps"]) for row in kept.rows] == [
+        (None, None, 3)
+    ]
+
+
+def test_reading_that_leaves_no_time_is_refused() -> None:
+    learner = make_learner(settings_with(minutes=1.0))
+    kept = Kept(learner)
+    kept.position.before = 62.0
+    with pytest.raises(ConfigError, match=r"minutes=1 were over .* after 62 s; try minutes=6.5"):
+        fit(learner, coloured(24), NOTHING, kept, listen=silent, stop=lambda: False)
+
+
+def test_time_is_left_for_the_last_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a second by a clock of our own; an image to score takes 0.4 of one in a step."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr("vitkit.training.loop.time.perf_counter", lambda: next(clock) / 2)
+    steps = []
+    for held_out in (0, 40):
+        learner = make_learner(settings_with(minutes=1.0, batch_size=8, precision="fp32"))
+        kept = Kept(learner)
+        fit(
+            learner,
+            coloured(24),
+            NOTHING,
+            kept,
+            held_out=held_out,
+            listen=silent,
+            stop=lambda: False,
+        )
+        steps.append(kept.position.seconds)
+    assert steps[0] - steps[1] == pytest.approx(40 * 0.4 / 8 * 0.5, abs=1.5)
+    assert steps[1] < 60
+
+
 def test_weights_whose_validation_is_not_finite_are_never_saved() -> None:
     """Steps that were finite can lead there; then nothing is good of what `Diverged` would save."""
     learner = make_learner(settings_with(epochs=2, ema=0))

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vitkit
+from vitkit.classifier import Classifier
 from vitkit.data.sources import Sample, Source
+from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from vitkit.training.config import Resolved
 from vitkit.training.plan import plan
@@ -155,10 +157,50 @@ def test_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 # With weights
 
 
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub that holds weights of timm's; those of another model not whole."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("vit_tiny_patch16_224.mine", "vit_small_patch16_224.torn"):
+        storage = tmp_path / "hub" / f"models--timm--{name}"
+        (storage / "refs").mkdir(parents=True)
+        (storage / "refs" / "main").write_text("abc")
+        snapshot = storage / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        if name.endswith("mine"):
+            model = vitkit.create_model("vit_tiny_patch16_224", num_classes=3)
+            preprocess = Preprocess(image_size=(224, 224))
+            classifier = Classifier(
+                model, preprocess, ["a", "b", "c"], architecture="vit_tiny_patch16_224"
+            )
+            classifier.save(snapshot / "saved")
+            for file in (snapshot / "saved").iterdir():
+                file.rename(snapshot / file.name)
+    return tmp_path
+
+
+def test_weights_at_hand_are_tuned_where_there_is_time(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, 500)
+    resolved = plan("fake", {"minutes": 120})
+    of, now = origins(resolved), values(resolved)
+    assert (now["init"], of["init"]) == ("hf-hub:timm/vit_tiny_patch16_224.mine", "auto")
+    assert (now["model.name"], now["recipe"]) == ("vit_tiny_patch16_224", "finetune")
+    assert "this machine has them" in resolved.reasons[0] and len(resolved.reasons) == 2
+    assert plan("fake", {"minutes": 0.2}).settings.init is None  # too short
+    assert plan("fake", {"minutes": 120, "recipe": "small"}).settings.init is None
+    assert plan("fake", {"minutes": 120, "model.name": "resnet18"}).settings.init is None
+    monkeypatch.setenv("HF_HOME", str(cached / "elsewhere"))
+    assert plan("fake", {"minutes": 120}).settings.init is None
+
+
 def test_a_run_is_taken_with_its_model_and_preprocessing(vit: vitkit.Run) -> None:
     resolved = plan("no data is looked at", {"init": vit.directory})
     of, now = origins(resolved), values(resolved)
     assert (now["recipe"], of["recipe"]) == ("finetune", "auto")
+    assert len(resolved.reasons) == 2 and "8x8 pixels" in resolved.reasons[1]
     assert (now["layer_decay"], of["layer_decay"]) == (0.75, "recipe finetune")
     expected = {
         "model.name": "vit_tiny_patch16_224",

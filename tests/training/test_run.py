@@ -14,10 +14,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import vitkit
 from vitkit.data.split import load_split
-from vitkit.errors import CheckpointError, ConfigError, DataError
+from vitkit.errors import CheckpointError, ConfigError, DataError, LikelyToFail
 from vitkit.progress import Progress
 from vitkit.training.config import resolve
 from vitkit.training.directory import keep_metrics, resumed_settings
@@ -545,3 +546,28 @@ def test_a_run_goes_on_with_other_images_if_told(
     rest = before.keys() - {trained[0], tested[0]}
     assert all(after[name] == before[name] for name in rest)
     vitkit.train(data, out=out, resume=True)  # what it has now is what it resumes with
+
+
+def test_a_run_that_diverged_goes_on_from_its_last_good_weights(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    out, wild = tmp_path / "run", {"lr": 1e30, "clip_grad": 0, "max_bad_steps": 2, "epochs": 3}
+    with pytest.raises(
+        ConfigError, match="2 steps in a row.* last good weights are in .*last"
+    ) as e:
+        vitkit.train(colours, out=out, **{**tiny, **wild})
+    assert str(e.value).endswith("and --resume with --allow-changes goes on from them")
+    saved = load_file(out / "last" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+    with pytest.raises(ConfigError, match="differs from the run"):
+        vitkit.train(colours, out=out, resume=True, lr=1e-3)
+    run = vitkit.train(colours, out=out, resume=True, allow_changes=True, lr=1e-3)
+    assert run.finished and run.metrics[-1]["bad_steps"] == 2
+
+
+def test_settings_that_are_known_to_fail_are_warned_of(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    given = {**tiny, "epochs": 1, "batch_size": 500}
+    with pytest.warns(LikelyToFail, match="batch_size=500 makes an epoch of 43 images one step"):
+        vitkit.train(colours, out=tmp_path / "run", **given)

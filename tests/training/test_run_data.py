@@ -372,3 +372,35 @@ def test_a_resumed_run_wants_the_images_it_was_started_with(
         vitkit.train(data, out=tmp_path / "run", resume=True)
     (data / "a" / "08.png").write_bytes(original)
     assert vitkit.train(data, out=tmp_path / "run", resume=True).finished
+
+
+def test_a_run_whose_reader_is_killed_keeps_what_it_has(
+    colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    steps = iter(range(100))
+
+    def kill_at_third() -> bool:
+        if next(steps) == 2:
+            for child in multiprocessing.active_children():
+                child.kill()
+        return False
+
+    out = tmp_path / "run"
+    given = {**tiny, "data.loading": "stream", "data.workers": 1, "batch_size": 4, "epochs": 2}
+    with pytest.raises(DataError, match="was killed by signal 9"):
+        vitkit.train(colours, out=out, stop=kill_at_third, **given)
+    whole = vitkit.train(colours, out=tmp_path / "whole", **given)
+    heard: list[Progress] = []
+    run = vitkit.train(colours, out=out, resume=True, listen=heard.append)
+    assert weights_of(run).keys() == weights_of(whole).keys()
+    for one, other in zip(weights_of(run).values(), weights_of(whole).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_start_that_fails_leaves_no_process(
+    damaged: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="1 of 20 images cannot be read") as caught:
+        vitkit.train(damaged, out=tmp_path / "run", **{**tiny, "data.loading": "stream"})
+    assert caught.value.__traceback__ is not None  # which keeps all that was begun
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]

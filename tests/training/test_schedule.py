@@ -105,8 +105,38 @@ def test_by_the_clock_the_time_used_foretells_the_steps() -> None:
     assert not by_the_clock(49.0, 98).finished
     assert by_the_clock(49.6, 98).finished  # another half second is more than is left
     assert by_the_clock(80.0, 98).finished
-    assert by_the_clock(0.0, 0).share < 1e-6
+    assert by_the_clock(0.0, 0) == Pace(0, 70)  # the epochs, until a step is timed
     assert not by_the_clock(0.0, 0).finished
+
+
+def test_a_first_step_that_compiles_foretells_nothing() -> None:
+    """40 of 180 seconds: the rate still rises for a tenth of the steps that are left."""
+    settings = resolve({"minutes": 3.0, "epochs": 10, "warmup_epochs": 1, "lr": 1.0}).settings
+    position, rates = Position(), []
+    while not (now := pace(settings, position, 7, reserve=0.0)).finished:
+        rates.append(learning_rate(settings, now))
+        position.step += 1
+        position.seconds += 0.1 if position.first_steps else 40.0
+        if not position.first_steps:
+            position.first_steps, position.first_seconds = 1, 40.0
+    assert 179.5 < position.seconds <= 180.1 and 1390 < len(rates) < 1410
+    assert rates.index(max(rates)) == pytest.approx(140, abs=2)
+    assert max(rates) > 0.99 and rates[-1] < 0.01 and all(rate < 0.2 for rate in rates[2:20])
+
+
+def test_a_first_step_that_takes_all_the_time_is_the_last() -> None:
+    settings = resolve({"minutes": 1.0}).settings
+    position = Position(step=1, seconds=61.0, first_steps=1, first_seconds=61.0)
+    assert pace(settings, position, 7, reserve=0.0).finished
+    position.seconds = position.first_seconds = 50.0
+    assert not pace(settings, position, 7, reserve=0.0).finished
+
+
+def test_a_constant_rate_cools_down_too() -> None:
+    given = {"schedule": "constant", "cooldown_epochs": 2, "warmup_epochs": 0, "min_lr": 0.25}
+    settings = resolve({"epochs": 10, "lr": 1.0, **given}).settings
+    values = [learning_rate(settings, Pace(step, 50)) for step in range(50)]
+    assert values == [1.0] * 40 + [0.25] * 10
 
 
 def test_by_the_clock_warmup_and_cooldown_keep_their_shares() -> None:

@@ -20,6 +20,7 @@ from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
 from vitkit.training.dataset import to_train_on
 from vitkit.training.settings import DataSettings, TrainSettings
+from vitkit.weights.hub import at_hand
 
 SIDES = (224, 192, 160, 128, 96, 64, 48, 32)  # pixels that an image may be brought to
 COMPACT = "vitc_compact_32"
@@ -59,6 +60,17 @@ RULES = (
     Rule(inf, 80, (COMPACT,), "small", 4, "small images: a convolutional stem"),
     Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data", 96),
 )
+
+
+TO_TUNE = (  # what is taken of weights at hand, the first that the time is enough for
+    "vit_small_patch16_224",
+    "deit_small_patch16_224",
+    "vit_base_patch16_224",
+    "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+)
+TUNED_ON = 1_000_000  # images at most; more teach a model what weights would bring
+TUNING_VISITS = 3  # that every image should get at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,17 @@ def choose(facts: Facts, given: TrainSettings, recipe: str | None) -> Answer:
     )
 
 
+def weights_for(facts: Facts, given: TrainSettings) -> str | None:
+    """Weights to start from that this machine holds and there is time to tune; None: none such."""
+    if not 0 < facts.images <= TUNED_ON:
+        return None
+    seconds = 60 * (given.minutes or NO_HURRY) / facts.images
+    enough = flops(choose_device(given.device), given) * seconds / TUNING_VISITS
+    there = at_hand(TO_TUNE)
+    sized = ((name, given.data.image_size or SIDES[0]) for name in TO_TUNE if name in there)
+    return next((there[name] for name, size in sized if cost(name, size) <= enough), None)
+
+
 def flops(device: torch.device, given: TrainSettings) -> float:
     """Operations a second that training reaches on a device, roughly."""
     if device.type == "cuda":
@@ -131,6 +154,6 @@ def flops(device: torch.device, given: TrainSettings) -> float:
     return (BF16_CORE_FLOPS if fast else CORE_FLOPS) * (given.threads or default_workers())
 
 
-def cost(name: str, size: tuple[int, int]) -> float:
+def cost(name: str, size: int | tuple[int, int]) -> float:
     """Operations to train on one image: thrice those forward, two to a multiply-accumulate."""
     return 6.0 * footprint(find_config(name, image_size=size)).macs

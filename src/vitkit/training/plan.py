@@ -10,7 +10,7 @@ from vitkit.errors import ConfigError
 from vitkit.models import CONFIGS, FAMILIES, find_config
 from vitkit.models.cnn import CNN
 from vitkit.progress import Listener, silent
-from vitkit.training.auto import choose, look_at
+from vitkit.training.auto import choose, look_at, weights_for
 from vitkit.training.config import (
     AUTO,
     FOLLOWS,
@@ -45,9 +45,10 @@ def plan(
     """Resolved settings for DATA, from overrides that may leave model and recipe open.
 
     With `init` the model is that of the weights, and the recipe `finetune`. Else a model that is
-    not given, or `auto`, is that of the given recipe, or chosen for the data together with a
-    recipe; a given one gets the recipe of its kind: `cnn` for CNNs, `small` for transformers. With
-    the recipe `none` all else that is not given keeps its default.
+    not given, or `auto`, is that of the given recipe, or chosen for the data together with a recipe
+    or with weights that this machine holds; a given one gets the recipe of its kind: `cnn` for
+    CNNs, `small` for transformers. With the recipe `none` all else that is not given keeps its
+    default.
 
     Raises:
         ConfigError, DataError, CheckpointError, WeightsError: with one line that says what to
@@ -61,30 +62,39 @@ def plan(
     name = given.get("model.name")
     chosen: dict[str, Choice] = {}
     reasons: tuple[str, ...] = ()
-    if settled.init is not None:
-        chosen = of_weights(settled.init, name, listen)
+    facts, init = None, settled.init
+    if init is None and name is None and "model.name" not in own:
+        facts = look_at(open_data(data, settled.data), settled.data)
+        init = weights_for(facts, settled) if recipe is None else None
+    if init is not None:
+        chosen = of_weights(init, name, listen)
+        if settled.init is None:
+            chosen["init"] = Choice(init, AUTO)
         if settled.data.image_size is not None:
             chosen.pop("data.image_size", None)
         recipe = recipe or "finetune"
-        reasons = of_start(settled.init, chosen, recipe)
-    elif name is not None:
-        recipe = recipe or recipe_for(str(name))
-    elif "model.name" not in own:
-        answer = choose(look_at(open_data(data, settled.data), settled.data), settled, recipe)
+        reasons = of_start(init, chosen, recipe, at_hand=settled.init is None)
+    elif facts is not None:
+        answer = choose(facts, settled, recipe)
         chosen = {key: Choice(value, AUTO) for key, value in answer.settings.items()}
         recipe, reasons = answer.recipe, answer.reasons
+    elif name is not None:
+        recipe = recipe or recipe_for(str(name))
     return replace(resolve(given, recipe=recipe, chosen=chosen, origin=origin), reasons=reasons)
 
 
-def of_start(init: str, chosen: Mapping[str, Choice], recipe: Any) -> tuple[str, ...]:
+def of_start(
+    init: str, chosen: Mapping[str, Choice], recipe: Any, *, at_hand: bool
+) -> tuple[str, ...]:
     """Why a run from weights is as it is, in two lines."""
+    hint = "; this machine has them (--recipe small begins without)" if at_hand else ""
     name = chosen["model.name"].value
     size = chosen.get("data.image_size")
     as_there = (
         "as given" if size is None else "{}x{} pixels, as they were trained on".format(*size.value)
     )
     return (
-        f"model {name}, recipe {recipe}: the weights of {init} need no large set",
+        f"model {name}, recipe {recipe}: the weights of {init} need no large set{hint}",
         f"images {as_there}; the classifier is made anew for classes that they do not know",
     )
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,6 +66,21 @@ def fetch(reference: str, *, listen: Listener = silent) -> Path:
                 "and HF_HUB_OFFLINE is set; unset it once to fetch them"
             )
         return found
+
+
+def at_hand(names: Sequence[str], owner: str = "timm") -> dict[str, str]:
+    """The references of what the cache holds whole of an owner's models, by the names given.
+
+    A model's repository is called `name` or `name.tag`; of many tags the first counts.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        for storage in sorted(_cache().glob(f"models--{owner}--{name}*")):
+            repository = storage.name.removeprefix("models--").replace("--", "/", 1)
+            its_name = repository.partition("/")[2].partition(".")[0]
+            if its_name == name and _cached(repository, DEFAULT_REVISION):
+                found.setdefault(name, f"{SCHEMES[0]}{repository}")
+    return found
 
 
 def parse(reference: str) -> tuple[str, str]:
