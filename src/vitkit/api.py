@@ -27,7 +27,7 @@ from vitkit.training.config import Resolved
 from vitkit.training.directory import CONTENTS, SPLIT, Run, resumed_settings, to_resume
 from vitkit.training.distributed import Group, joined
 from vitkit.training.plan import plan
-from vitkit.training.run import train as train_resolved
+from vitkit.training.run import train_resolved
 from vitkit.training.sampling import EVALUATION_BATCH
 from vitkit.training.shard_list import splits_by_shard
 

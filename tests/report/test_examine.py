@@ -12,7 +12,7 @@ from vitkit.report.examine import doubt_labels, examine
 from vitkit.report.gather import gather
 from vitkit.report.page import render
 from vitkit.training.plan import plan
-from vitkit.training.run import Outcome, train
+from vitkit.training.run import Outcome, train_resolved
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def outcome(
         Image.fromarray(pixels.astype(np.uint8)).save(image)
     (data / "test" / "red" / "07.png").rename(data / "test" / "blue" / "wrong.png")
     settings = {**tiny, "epochs": 12, "data.image_size": 16, "data.val_fraction": 0.1}
-    return train(data, plan(data, settings), directory=data / "run")
+    return train_resolved(data, plan(data, settings), directory=data / "run")
 
 
 def test_near_copies_in_the_runs_splits(outcome: Outcome) -> None:

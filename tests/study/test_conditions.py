@@ -66,6 +66,10 @@ def test_settings_have_an_order(small: Study) -> None:
     settings = settings_for(small, small.teacher, conditions, seed=0)
     assert (settings["recipe"], settings["lr"]) == ("cnn", 0.5)
     assert "model.patch_size" not in settings  # of the arms, not of the teacher
+    given = Conditions(data="shapes", epochs=7, settings={"model.depth": 3, "threads": 1})
+    assert settings_for(small, alone, given, seed=0)["model.depth"] == 3
+    settings = settings_for(small, small.teacher, given, seed=0)
+    assert "model.depth" not in settings and settings["threads"] == 1
 
 
 def test_only_digits_are_known_to_have_a_handedness(small: Study) -> None:

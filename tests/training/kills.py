@@ -30,7 +30,7 @@ import vitkit
 from vitkit.training.checkpoint import BEST, LAST, STATE, fault
 from vitkit.training.config import resolve
 from vitkit.training.directory import CONFIG, METRICS
-from vitkit.training.run import train
+from vitkit.training.run import train_resolved
 from vitkit.weights import store
 
 CLASSES, IMAGES = ("blue", "green", "red"), 26  # of each class
@@ -77,7 +77,9 @@ def draw_images(folder: Path) -> None:
 
 
 def work(directory: Path, *, resume: bool) -> None:
-    train(directory.parent / "images", resolve(SETTINGS), directory=directory, resume=resume)
+    train_resolved(
+        directory.parent / "images", resolve(SETTINGS), directory=directory, resume=resume
+    )
 
 
 def reached(directory: Path) -> dict[str, Any]:

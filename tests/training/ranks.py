@@ -20,7 +20,7 @@ from vitkit.training import loop
 from vitkit.training.config import resolve
 from vitkit.training.directory import resumed_settings
 from vitkit.training.distributed import Group, joined
-from vitkit.training.run import train
+from vitkit.training.run import train_resolved
 
 take_step = loop.train_step
 
@@ -41,7 +41,7 @@ def work(job: dict[str, Any], group: Group) -> None:
         return take_step(learner, images, *given, **named)
 
     loop.train_step = step
-    outcome = train(
+    outcome = train_resolved(
         job["data"],
         resumed_settings(out, settings) if copied else resolve(settings),
         directory=out,

@@ -1,6 +1,7 @@
 """The part of the training images that a run uses."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 import vitkit
-from vitkit.training.dataset import open_data, share_of, to_train_on
-from vitkit.training.sampling import Examples
+from vitkit.data.sources import Sample, Source
+from vitkit.data.transforms import Preprocess
+from vitkit.training.config import resolve
+from vitkit.training.dataset import open_data, placed, room_for, share_of, to_train_on
+from vitkit.training.sampling import Examples, Whole
 from vitkit.training.settings import DataSettings
 
 SIZES = (100, 30, 1)  # images of each class
@@ -66,3 +70,38 @@ def test_what_is_left_to_train_on_is_known_before_the_split(
     assert abs(to_train_on(open_data(colours, settings), settings) - used) <= 1
     half = settings.model_copy(update={"fraction": 0.5})
     assert abs(to_train_on(open_data(colours, half), half) - used / 2) <= 1
+
+
+@pytest.mark.parametrize(
+    ("side", "frame"), [((300, 500), (36, 48)), ((30, 20), (30, 32)), ((9, 90), (24, 48))]
+)
+def test_whole_images_are_kept_no_larger_than_they_are(
+    side: tuple[int, int], frame: tuple[int, int]
+) -> None:
+    def read(index: int, view: Any = None) -> Any:
+        return torch.zeros(*side, 3, dtype=torch.uint8).numpy()
+
+    source = Source("fake", ("a",), (Sample("0", 0),), read)
+    preprocess, cut = Preprocess(image_size=(24, 32)), {"augment.scale": (0.3, 1.0)}
+    assert room_for(source, preprocess, resolve(cut).settings).frame == frame
+    room = room_for(source, preprocess, resolve({}).settings)
+    assert room.frame is None and room.bytes == 3 * 24 * 32
+
+
+def test_images_stay_where_they_are_for_a_cpu(train: Examples) -> None:
+    splits = {"train": train}
+    assert placed(splits, torch.device("cpu")) is splits and placed(splits, None) is splits
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_images_lie_on_the_cuda_device(train: Examples) -> None:
+    device = torch.device("cuda")
+    pixels = torch.randint(256, (len(train.labels), 3, 9, 9), dtype=torch.uint8)
+    sides = torch.full((len(pixels), 2), 9, dtype=torch.int32)
+    there = replace(train, images=pixels[:, :, :6, :6], whole=Whole(pixels, sides))
+    moved = placed({"train": there}, device)["train"]
+    settings = resolve({"batch_size": 16, "augment.scale": (0.3, 1.0)}).settings
+    for ours, theirs in zip(moved.epoch(settings, 0), there.epoch(settings, 0), strict=True):
+        assert ours[0].device.type == "cuda"
+        assert (ours[0].cpu().int() - theirs[0].int()).abs().max() <= 1
+        assert torch.equal(ours[1], theirs[1])

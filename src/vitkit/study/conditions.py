@@ -103,7 +103,12 @@ def settings_for(
         share = arm.settings.get("data.fraction", 1.0)
         settings["epochs"] = round((conditions.epochs or study.epochs) / sqrt(share))
     taught = {"distill.teacher": str(teacher)} if arm.taught else {}
-    return {**settings, **conditions.settings, **taught, "seed": seed}
+    given = {  # what is given of the model is that of the arms: a teacher is another one
+        key: value
+        for key, value in conditions.settings.items()
+        if arm is not study.teacher or not key.startswith("model.")
+    }
+    return {**settings, **given, **taught, "seed": seed}
 
 
 def _check(study: Study, given: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from vitkit.data.sources import Source
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress, silent
 from vitkit.training.config import Resolved
-from vitkit.training.run import train
+from vitkit.training.run import train_resolved
 
 Folds = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def cross_fit(
             listen(replace(progress, phase=f"fold {fold + 1}/{count} {progress.phase}"))
 
         with tempfile.TemporaryDirectory(prefix="vitkit-fold-") as scratch:
-            outcome = train(
+            outcome = train_resolved(
                 replace(source, samples=samples),
                 resolved,
                 directory=Path(scratch) / "run",

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
-from vitkit.runtime.device import choose_precision
+from vitkit.runtime.device import choose_precision, widest_float
 from vitkit.runtime.engine import Engine
 from vitkit.training.distributed import agreed
 from vitkit.training.parallel import is_sharded
@@ -139,7 +139,7 @@ def train_epoch(
     steps, sizes = steps_per_epoch(len(train), settings), sizes_of_batches(len(train), settings)
     epoch, done = divmod(position.step, steps)
     sums = [position.loss_sum, position.correct]
-    totals = torch.tensor(sums, dtype=torch.float64, device=learner.device)
+    totals = torch.tensor(sums, dtype=widest_float(learner.device), device=learner.device)
     started, spoke = time.perf_counter(), 0.0
     before = dataclasses.replace(position)
     set_training_mode(learner.model)

@@ -51,7 +51,7 @@ class Outcome:
     classifier: Classifier | None = None  # the weights that were evaluated
 
 
-def train(
+def train_resolved(
     data: str | Path | Source,
     resolved: Resolved,
     *,

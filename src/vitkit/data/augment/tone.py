@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vitkit.data.augment.levels import per_image
+from vitkit.runtime.device import widest_float
 
 
 def invert(images: Tensor) -> Tensor:
@@ -38,8 +39,9 @@ def solarise_add(images: Tensor, amount: Tensor) -> Tensor:
 
 def autocontrast(images: Tensor) -> Tensor:
     """Stretch each channel so that its levels reach from 0 to 255; a flat one is left alone."""
-    low = images.amin((2, 3)).double()[..., None]  # (B, C, 1)
-    high = images.amax((2, 3)).double()[..., None]
+    dtype = widest_float(images.device)
+    low = images.amin((2, 3)).to(dtype)[..., None]  # (B, C, 1)
+    high = images.amax((2, 3)).to(dtype)[..., None]
     scale = torch.full_like(low, 255) / (high - low)  # infinite for a flat channel
     level = torch.arange(256, device=images.device)
     table = (level * scale - low * scale).clamp(0, 255)  # Pillow's arithmetic, of Python's floats
