@@ -40,10 +40,6 @@ class CheckpointError(VitkitError, ValueError):
     """A run or checkpoint directory that is damaged or absent."""
 
 
-class LikelyToFail(UserWarning):
-    """Settings that can be computed but are known to end badly."""
-
-
 class MissingExtra(VitkitError, ImportError):
     """An optional dependency is not installed; the message names the extra to install."""
 

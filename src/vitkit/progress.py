@@ -4,8 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from vitkit.errors import LikelyToFail
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -20,6 +18,10 @@ class Progress:
 
 Listener = Callable[[Progress], None]
 CAUTION = "caution"  # the phase of what is likely to fail
+
+
+class LikelyToFail(UserWarning):
+    """Settings that can be computed but are known to end badly."""
 
 
 def note(text: str) -> Progress:

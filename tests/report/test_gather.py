@@ -25,7 +25,7 @@ def outcome(
     """A run that has learned too little to make no mistakes."""
     resolved = resolve({**tiny, "epochs": 2, "lr": 1e-4, "data.test_fraction": 0.5})
     directory = tmp_path_factory.mktemp("gather") / "run"
-    return training.train(colours, resolved, directory=directory)
+    return training.train_resolved(colours, resolved, directory=directory)
 
 
 def test_it_says_what_was_trained_and_how(outcome: Outcome, colours: Path) -> None:
@@ -102,7 +102,7 @@ def test_every_class_has_a_training_image_as_its_sample(outcome: Outcome, colour
 
 def test_grey_pictures_become_rgb(colours: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny, "epochs": 1, "data.mean": [0.5], "data.std": [0.5]}
-    grey = training.train(colours, resolve(settings), directory=tmp_path / "run")
+    grey = training.train_resolved(colours, resolve(settings), directory=tmp_path / "run")
     image = gather(grey).samples["red"]
     assert image.shape == (8, 8, 3)
     assert np.array_equal(image[..., 0], image[..., 2])

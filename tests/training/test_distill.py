@@ -325,7 +325,7 @@ def test_a_wrong_teacher_stops_a_run_before_it_begins(
 ) -> None:
     path = write("vit_tiny_patch16_224", ("a", "b", "c"))
     with pytest.raises(ConfigError, match="has other classes than the data"):
-        training.train(
+        training.train_resolved(
             colours, resolve({**tiny, "distill.teacher": str(path)}), directory=tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()

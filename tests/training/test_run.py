@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import vitkit
 from vitkit.data.split import load_split
-from vitkit.errors import CheckpointError, ConfigError, DataError, LikelyToFail
-from vitkit.progress import Progress
+from vitkit.errors import CheckpointError, ConfigError, DataError
+from vitkit.progress import LikelyToFail, Progress
 from vitkit.training.config import resolve
 from vitkit.training.directory import keep_metrics, resumed_settings
 from vitkit.training.losses import loss_of

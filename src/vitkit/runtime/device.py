@@ -42,11 +42,6 @@ def gains_from_bf16(device: torch.device) -> bool:
     return False
 
 
-def widest_float(device: torch.device) -> torch.dtype:
-    """For sums that should be exact: Apple's GPUs have no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def choose_precision(device: torch.device, wanted: Precision) -> Literal["fp32", "bf16", "fp16"]:
     """`auto` is bfloat16 where it is faster.
 

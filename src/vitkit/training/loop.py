@@ -11,9 +11,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from vitkit.data.augment.levels import widest_float
 from vitkit.errors import ConfigError
 from vitkit.progress import Listener, Progress
-from vitkit.runtime.device import choose_precision, widest_float
+from vitkit.runtime.device import choose_precision
 from vitkit.runtime.engine import Engine
 from vitkit.training.distributed import agreed
 from vitkit.training.parallel import is_sharded

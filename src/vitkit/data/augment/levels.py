@@ -27,3 +27,8 @@ def luminance(images: Tensor) -> Tensor:
     red, green, blue = images.float().split(1, dim=1)
     total: Tensor = red * 19595 + green * 38470 + blue * 7471
     return total.add_(32768).mul_(2**-16).floor_()
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """For sums and factors that are to be exact: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

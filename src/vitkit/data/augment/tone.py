@@ -6,8 +6,7 @@ All are Pillow's `ImageOps` to the bit.
 import torch
 from torch import Tensor
 
-from vitkit.data.augment.levels import per_image
-from vitkit.runtime.device import widest_float
+from vitkit.data.augment.levels import per_image, widest_float
 
 
 def invert(images: Tensor) -> Tensor:
