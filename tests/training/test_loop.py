@@ -269,11 +269,15 @@ def test_validation_scores_the_averaged_weights() -> None:
 
 
 def test_without_an_average_the_weights_themselves_are_scored() -> None:
-    learner = make_learner(settings_with(ema=0))
-    assert learner.predictor is learner.model
-    done, rows, _ = run(learner, coloured(24), coloured(6))
-    assert done
-    assert learner.average is None
+    learner, val = make_learner(settings_with(ema=0)), coloured(6)
+    done, rows, _ = run(learner, coloured(24), val)
+    assert done and learner.average is None
+    learner.model.eval()
+    with torch.no_grad():
+        logits = learner.model((val.images / 255 - 0.5) / 0.5)
+    assert rows[-1]["val_loss"] == pytest.approx(
+        F.cross_entropy(logits, val.labels).item(), abs=1e-6
+    )
 
 
 def test_without_validation_images_every_epoch_is_the_best() -> None:

@@ -190,7 +190,7 @@ def test_a_compiled_model_learns_the_same(
 
 
 def test_sixteen_bits_on_a_cpu(make: Make) -> None:
-    """The scale starts so high that the first steps overflow; they are left out, then it learns."""
+    """It learns as in float32, with weights that stay so."""
     learner, plain = make(precision="fp16", **NOTHING_RANDOM), make(**NOTHING_RANDOM)
     assert learner.scaler.is_enabled()
     results = take(learner, steps=20)
