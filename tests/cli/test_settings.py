@@ -31,6 +31,11 @@ def test_a_table_of_some(vitkit_command) -> None:
 
 
 def test_none_of_that_name(vitkit_command) -> None:
-    done = vitkit_command("settings", "augmentation")
-    assert done.code == 2
-    assert done.err == "vitkit: no setting is called 'augmentation'; `vitkit settings` lists all\n"
+    def said(pattern: str) -> str:
+        done = vitkit_command("settings", pattern)
+        assert done.code == 2
+        return str(done.err)
+
+    assert said("zz*") == "vitkit: no setting is called 'zz*'; `vitkit settings` lists all\n"
+    assert said("augment.miror").endswith("did you mean 'augment.mirror'?\n")
+    assert "--dry-run` lists them" in said("model.*")

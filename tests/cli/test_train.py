@@ -46,8 +46,9 @@ def test_a_folder_becomes_a_run(
     evaluation = vitkit.Run(tmp_path / "run").evaluation
     assert evaluation == finished.evaluation  # as from Python
     assert evaluation is not None
+    low, high = evaluation.intervals["top1"]
     assert done.out.splitlines() == [
-        f"top-1 {evaluation.top1:.2%}  macro-F1 {evaluation.macro_f1:.3f}"
+        f"top-1 {evaluation.top1:.2%} ({low:.1%} to {high:.1%})  macro-F1 {evaluation.macro_f1:.3f}"
         "  of 12 images: test, as the run split it",
         f"weights  {tmp_path / 'run' / 'best'}",
         f"report   {tmp_path / 'run' / 'report.html'}",

@@ -46,7 +46,7 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
     ("override", "message"),
     [
         ("epoch=3", "no setting is called 'epoch', did you mean 'epochs'?"),
-        ("leraning_rate=1", "'leraning_rate'; `vitkit train DATA --dry-run` lists all"),
+        ("leraning_rate=1", "'leraning_rate'; `vitkit settings` lists all, and --dry-run"),
         ("data.imagesize=3", "'data.imagesize', did you mean 'data.image_size'?"),
         ("mirror=true", "'mirror', did you mean 'augment.mirror'?"),
         ("shift=0", "'shift', did you mean 'augment.shift'?"),

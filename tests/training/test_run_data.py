@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import vitkit
 from vitkit.data.sources import open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, DataError
-from vitkit.progress import Progress, silent
+from vitkit.progress import CAUTION, Progress, silent
 from vitkit.training import dataset, directory
 from vitkit.training.config import resolve
 
@@ -404,3 +405,23 @@ def test_a_start_that_fails_leaves_no_process(
         vitkit.train(damaged, out=tmp_path / "run", **{**tiny, "data.loading": "stream"})
     assert caught.value.__traceback__ is not None  # which keeps all that was begun
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_images_that_the_start_has_learned_are_told(
+    finished: vitkit.Run, colours: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another seed makes another split, whose held-out images the weights know."""
+
+    def cautions(name: str, **given: Any) -> list[str]:
+        heard: list[Progress] = []
+        settings = {**tiny, "epochs": 1, **given}
+        vitkit.train(colours, out=tmp_path / name, listen=heard.append, **settings)
+        lines = ["".join(each.figures.values()) for each in heard if each.phase == CAUTION]
+        return [line for line in lines if "has learned" in line]
+
+    (line,) = cautions("other", init=finished.directory, seed=1)
+    found = re.search(r"init=.* has learned (\d+) of the 17 images of val and test, so", line)
+    assert found and 5 < int(found[1]) <= 17
+    (line,) = cautions("taught", teacher=finished.directory / "best", seed=1)
+    assert line.startswith("distill.teacher=")
+    assert not cautions("same", init=finished.directory)

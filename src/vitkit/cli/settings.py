@@ -20,15 +20,21 @@ def settings(
 ) -> None:
     """List every KEY=VALUE of `vitkit train`, with what it means.
 
-    Fields of the model's configuration are settings as well: model.depth=6, say; `vitkit inspect`
-    shows those of a model.
+    Fields of the model's configuration are settings as well, model.depth=6, say: `vitkit train DATA
+    --dry-run` lists them.
     """
-    from vitkit.errors import ConfigError
+    from vitkit.errors import ConfigError, nearest
     from vitkit.training.meanings import meanings
 
     rows = {key: row for key, row in meanings().items() if fnmatchcase(key, pattern)}
     if not rows:
-        raise ConfigError(f"no setting is called {pattern!r}; `vitkit settings` lists all")
+        if pattern.startswith("model"):
+            raise ConfigError(
+                "settings of the model depend on it: `vitkit train DATA --model NAME --dry-run` "
+                "lists them"
+            )
+        hint = nearest(pattern, meanings()) or "; `vitkit settings` lists all"
+        raise ConfigError(f"no setting is called {pattern!r}{hint}")
     if as_json:
         listed = [{"key": key, "default": row[0], "meaning": row[1]} for key, row in rows.items()]
         typer.echo(json.dumps(listed, indent=2))

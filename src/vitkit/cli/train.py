@@ -241,7 +241,7 @@ def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     typer.echo(f"length      {length}")
     for note in prepared.notes:
         typer.echo(f"note        {visible(note)}")
-    for doubt in prepared.doubts:
+    for doubt in prepared.doubts():
         typer.echo(f"caution     {visible(doubt)}")
 
 
@@ -269,10 +269,12 @@ def show_result(run: "Run") -> None:
     """Where a finished run is, and how good it became."""
     evaluation = run.evaluation
     if evaluation is not None:
+        low, high = evaluation.intervals["top1"]
         top5 = f"top-5 {evaluation.top5:.2%}  " if len(evaluation.classes) > 5 else ""
         typer.echo(
-            f"top-1 {evaluation.top1:.2%}  {top5}macro-F1 {evaluation.macro_f1:.3f}  "
-            f"of {evaluation.images:,} images: {evaluation.split}"
+            f"top-1 {evaluation.top1:.2%} ({low:.1%} to {high:.1%})  {top5}"
+            f"macro-F1 {evaluation.macro_f1:.3f}  of {evaluation.images:,} images: "
+            f"{evaluation.split}"
         )
     typer.echo(f"weights  {run.directory / 'best'}")
     if (report := run.directory / "report.html").is_file():

@@ -28,6 +28,7 @@ LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
 BF16_CORE_FLOPS = 1.2e11  # on a core that multiplies in bfloat16
 UNCOUNTED = 1_000_000  # images that a source may have which does not tell
+TRAINING = 6.0  # operations to train on an image for each multiply-accumulate forward
 NO_HURRY = 60.0  # minutes that a run which is given none is chosen for
 STRONG = {  # where few images are seen so often that they would be learned by heart (docs/log.md)
     "batch_size": 48,
@@ -156,4 +157,4 @@ def flops(device: torch.device, given: TrainSettings) -> float:
 
 def cost(name: str, size: int | tuple[int, int]) -> float:
     """Operations to train on one image: thrice those forward, two to a multiply-accumulate."""
-    return 6.0 * footprint(find_config(name, image_size=size)).macs
+    return TRAINING * footprint(find_config(name, image_size=size)).macs

@@ -24,6 +24,7 @@ FOLLOWS = {  # fields of a model's config that the data decides, and from what
     "in_channels": "the number of values in data.mean; set that",
     "image_size": "data.image_size; set that",
 }
+EXAMPLES = {"data.image_size": "[128,96]", "data.mean": "[0.5]", "data.std": "[0.5]"}  # of lists
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -218,9 +219,10 @@ def _check_key(key: str) -> None:
     if key in sections:
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(f"{key!r} is a group of settings; set one of {inside}")
-    in_section = [name for name in known if name.endswith(f".{key}")]
+    last = key.rpartition(".")[2]
+    in_section = [name for name in known if name.rpartition(".")[2] == last]
     hint = f", did you mean {in_section[0]!r}?" if in_section else nearest(key, known)
-    remedy = hint or "; `vitkit train DATA --dry-run` lists all"
+    remedy = hint or "; `vitkit settings` lists all, and --dry-run those of the model"
     raise ConfigError(f"no setting is called {key!r}{remedy}")
 
 
@@ -256,4 +258,6 @@ def _one_line(error: ValidationError) -> tuple[str, str]:
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     rule = first["msg"][0].lower() + first["msg"][1:]
     given = first["input"]
+    if first["type"] == "tuple_type":
+        rule = f"write a list, such as {key}={EXAMPLES.get(key, '[0.5,1.0]')}"
     return key, f"{key}={list(given) if isinstance(given, tuple) else given!r}: {rule}"

@@ -2,23 +2,35 @@
 
 from math import inf
 
+import torch
+
 from vitkit.models import FAMILIES
 from vitkit.models.backbone import Config
 from vitkit.models.cnn import CNN
+from vitkit.models.cost import footprint
 from vitkit.models.deit import DeiTConfig
+from vitkit.training.auto import TRAINING, flops
 from vitkit.training.settings import TrainSettings
 
 NARROWEST_HEAD = 32  # of a width that is trained from scratch
-HIGHEST_RATES = {"adamw": 5e-3, "muon": 1e-2}  # for a transformer
+CPU = torch.device("cpu")
+HIGHEST_RATES = {"adamw": 5e-3, "muon": 1e-2, "sgd": 1.0}  # for a transformer
+FEWEST_STEPS = 20  # in which anything is learned
 
 
-def doubts(settings: TrainSettings, config: Config, images: int, ranks: int = 1) -> list[str]:
+def doubts(
+    settings: TrainSettings,
+    config: Config,
+    images: int,
+    device: torch.device = CPU,
+    ranks: int = 1,
+) -> list[str]:
     """What is likely to fail, why, and what to set instead; a line for each."""
     found = []
     if settings.init is None:
         found += narrow_heads(config)
     most = HIGHEST_RATES.get(settings.optimizer, inf)
-    is_cnn = issubclass(FAMILIES[type(config)], CNN)
+    is_cnn = issubclass(FAMILIES[type(config)], CNN) and settings.optimizer != "sgd"
     if settings.lr > most and settings.tune == "all" and not is_cnn:
         found.append(
             f"lr={settings.lr:g} is more than {settings.optimizer} bears: transformers stop "
@@ -35,6 +47,12 @@ def doubts(settings: TrainSettings, config: Config, images: int, ranks: int = 1)
             f"batch_size={settings.batch_size} leaves parts of one image, which has no partner to "
             f"be mixed with; try batch_size={2 * parts}"
         )
+    found += short_of_time(settings, config, device)
+    if settings.layer_decay < 1 and settings.init is None:
+        found.append(
+            f"layer_decay={settings.layer_decay:g} is for weights that have learned before; give "
+            "--init CKPT, or take --recipe small"
+        )
     if settings.tune != "all" and settings.init is None:
         found.append(
             f"tune={settings.tune} leaves a model at its random weights; give --init CKPT, or set "
@@ -46,6 +64,21 @@ def doubts(settings: TrainSettings, config: Config, images: int, ranks: int = 1)
             f"{settings.architecture} has a head for a teacher; give one by --teacher CKPT"
         )
     return found
+
+
+def short_of_time(settings: TrainSettings, config: Config, device: torch.device) -> list[str]:
+    """Whether the time is about enough for the fewest steps."""
+    if settings.minutes is None:
+        return []
+    image = TRAINING * footprint(config).macs / flops(device, settings)
+    steps = 60 * settings.minutes / (image * settings.batch_size)
+    if steps >= FEWEST_STEPS:
+        return []
+    size = max(int(settings.batch_size * steps / FEWEST_STEPS), 1)
+    return [
+        f"minutes={settings.minutes:g} are about {max(round(steps), 1)} steps of batch_size="
+        f"{settings.batch_size}, too few, and one may outlast them; try batch_size={size}"
+    ]
 
 
 def narrow_heads(config: Config) -> list[str]:

@@ -2,24 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.classifier import Classifier
-from vitkit.data.audit import load_contents
 from vitkit.data.check.copies import groups_of
 from vitkit.data.check.run import DataCheck
 from vitkit.data.sources import Source
-from vitkit.data.split import load_split
 from vitkit.errors import DataError
 from vitkit.evaluation.suspects import agreement, find_suspects, knows_enough
 from vitkit.progress import Listener, Progress, silent
 from vitkit.training.config import parse
 from vitkit.training.crossfit import assign_folds, cross_fit
-from vitkit.training.directory import CONTENTS, SPLIT
+from vitkit.training.leaks import trained_on
 from vitkit.training.plan import plan
 
 EPOCHS = (8, 60)  # of each fold's model where no length is given, at least and at most,
@@ -144,20 +141,6 @@ def check_by_classifier(
         else "on images that it was not trained on"
     )
     return _suspect(part, np.array(fresh), found, len(readable), how)
-
-
-def trained_on(origin: Path | None) -> set[str] | None:
-    """Content, in hexadecimal, of what the run at `origin` or around it learned; None: unknown.
-
-    Raises:
-        DataError: the run's lists are damaged.
-    """
-    for directory in (origin, origin.parent) if origin else ():
-        if (directory / SPLIT).is_file() and (directory / CONTENTS).is_file():
-            contents = load_contents(directory / CONTENTS)
-            rows = load_split(directory / SPLIT)
-            return {contents.get(row.name, "") for row in rows if row.split == "train"} - {""}
-    return None
 
 
 def _suspect(

@@ -27,6 +27,7 @@ from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Learner, train_step
 from vitkit.training.tune import set_training_mode
 
+USUAL_RATES = {"adamw": 1e-3, "lamb": 3e-3, "sgd": 0.1, "muon": 2e-3}
 LISTEN_EVERY = 0.1  # seconds
 SCORING_SHARE = 0.05  # of a run by the clock goes into validation and saving, at most
 FORWARD_SHARE = 0.4  # of the time of a training step that an image takes to be scored, at most
@@ -202,7 +203,9 @@ def likely_cause(position: Position, settings: TrainSettings) -> str:
         return "float16 overflows above 65,504; try precision=bf16"
     if position.bad_in_a_row == position.step and settings.init is not None:
         return "they never were: the weights of init may be damaged, or of another normalisation"
-    return f"lr={settings.lr:g} may be too high, try lr={settings.lr / 3:.1g}"
+    usual = USUAL_RATES[settings.optimizer]
+    lower = usual if settings.lr > 3 * usual else settings.lr / 3
+    return f"lr={settings.lr:g} may be too high, try lr={lower:.1g}"
 
 
 def _check_finite(loss: float | None, position: Position, settings: TrainSettings) -> None:
@@ -261,13 +264,22 @@ def _progress(
         "loss": f"{position.loss_sum / seen:.3f}",
         "top1": f"{position.correct / seen:>6.1%}",
         "img/s": f"{rate:,.0f}",
-        "left": _clock((pace.total - pace.step) * position.seconds / position.step),
+        "left": _clock(_left(settings, position, pace)),
     }
     if position.bad_steps:
         figures["left out"] = f"{position.bad_steps} steps"
     done = round(pace.share * 1000) if settings.minutes else position.seen
     total = 1000 if settings.minutes else len(train)
     return Progress(_phase(settings, epoch + 1), done, total, figures)
+
+
+def _left(settings: TrainSettings, position: Position, pace: Pace) -> float:
+    """Seconds until the end: of the time that was given, or of the steps that are left."""
+    if settings.minutes is not None:
+        return max(60 * settings.minutes - position.before - position.seconds, 0.0)
+    timed, first = position.step - position.first_steps, position.first_seconds
+    speed = timed / (position.seconds - first) if timed else position.step / position.seconds
+    return (pace.total - pace.step) / speed
 
 
 def _epoch_line(settings: TrainSettings, row: Row, pace: Pace, used: float) -> Progress:

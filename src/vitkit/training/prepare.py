@@ -43,8 +43,13 @@ class Prepared:
     device: torch.device
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()  # what a person should know before it begins, as lines
-    doubts: tuple[str, ...] = ()  # what is likely to fail, likewise
     group: Group = SOLO  # those who train it together
+
+    def doubts(self, images: int | None = None) -> list[str]:
+        """What is likely to fail with so many images to train on, by default about those there."""
+        settings, config = self.resolved.settings, self.model.config
+        count = to_train_on(self.source, settings.data) if images is None else images
+        return doubts(settings, config, count, self.device, self.group.ranks)
 
 
 def prepare(
@@ -91,18 +96,8 @@ def prepare(
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
     notes += [loading] if loading else []
-    said = doubts(settings, config, to_train_on(source, settings.data), group.ranks)
-    return Prepared(
-        resolved,
-        source,
-        preprocess,
-        model.to(device),
-        device,
-        teacher,
-        tuple(notes),
-        tuple(said),
-        group,
-    )
+    model = model.to(device)
+    return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group)
 
 
 def with_loading(

@@ -25,6 +25,7 @@ from vitkit.training.dataset import Dataset, read_dataset, save_unreadable, writ
 from vitkit.training.directory import Run, claimed, keep_metrics, new_directory
 from vitkit.training.distributed import joined
 from vitkit.training.environment import describe_environment, note_resumption, write_environment
+from vitkit.training.leaks import leaks
 from vitkit.training.logs import sending
 from vitkit.training.loop import Diverged, fit
 from vitkit.training.position import Position
@@ -100,7 +101,9 @@ def train_resolved(
             note_begin(directory, prepared, resume)
         for text in prepared.notes:
             listen(note(text))
-        for text in prepared.doubts:
+        found = prepared.doubts(len(dataset.examples["train"]))
+        found += leaks(prepared.resolved.settings, dataset.keys, dataset.splits)
+        for text in found:
             listen(caution(text))
         position = Position(before=group.of_first(time.perf_counter() - started))
         finished = train_prepared(prepared, dataset, directory, position, resume, listen, stop)
