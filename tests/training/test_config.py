@@ -46,6 +46,10 @@ def test_a_value_is_read_as_its_type(override: str, key: str, expected: Any) -> 
     ("override", "message"),
     [
         ("epoch=3", "no setting is called 'epoch', did you mean 'epochs'?"),
+        ("learning_rate=1", "did you mean 'lr'?"),
+        ("augment.mixup=1", "did you mean 'mix.mixup'?"),
+        ("drop_path=0.1", "did you mean 'model.drop_path'?"),
+        ("data.image_size=a", "write a list, such as data.image_size=[128,96]"),
         ("leraning_rate=1", "'leraning_rate'; `vitkit settings` lists all, and --dry-run"),
         ("data.imagesize=3", "'data.imagesize', did you mean 'data.image_size'?"),
         ("mirror=true", "'mirror', did you mean 'augment.mirror'?"),

@@ -159,13 +159,16 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def as_setting(command: str | None, option: str) -> str:
-    """The end of a message: how the setting of that name is written, if `train` has one."""
+    """The end of a message: how what other tools call so is written here, if `train` has it."""
     if command != "train":
         return ""
-    from vitkit.training.config import known_keys
+    if option.lstrip("-") in ("pretrained", "weights", "checkpoint"):
+        return ", but weights to start from: write --init hf-hub:owner/name, or a file"
+    from vitkit.training.config import ELSEWHERE, known_keys
 
     name = option.lstrip("-").replace("-", "_")
     keys = [key for key in known_keys() if key.rpartition(".")[2] == name]
+    keys = keys or [ELSEWHERE[name]] * (name in ELSEWHERE)
     return f", but a setting: write {keys[0]}=VALUE" if len(keys) == 1 else ""
 
 

@@ -24,6 +24,28 @@ FOLLOWS = {  # fields of a model's config that the data decides, and from what
     "in_channels": "the number of values in data.mean; set that",
     "image_size": "data.image_size; set that",
 }
+ELSEWHERE = {  # what other tools call a setting
+    "learning_rate": "lr",
+    "opt": "optimizer",
+    "optim": "optimizer",
+    "batch": "batch_size",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "warmup": "warmup_epochs",
+    "imgsz": "data.image_size",
+    "img_size": "data.image_size",
+    "input_size": "data.image_size",
+    "num_workers": "data.workers",
+    "drop_path": "model.drop_path",
+    "dropout": "model.dropout",
+    "amp": "precision",
+    "smoothing": "label_smoothing",
+    "color_jitter": "augment.jitter",
+    "auto_augment": "augment.policy",
+    "reprob": "augment.erase",
+    "grad_accum_steps": "accumulate",
+    "gradient_accumulation_steps": "accumulate",
+}
 EXAMPLES = {"data.image_size": "[128,96]", "data.mean": "[0.5]", "data.std": "[0.5]"}  # of lists
 
 
@@ -221,7 +243,8 @@ def _check_key(key: str) -> None:
         raise ConfigError(f"{key!r} is a group of settings; set one of {inside}")
     last = key.rpartition(".")[2]
     in_section = [name for name in known if name.rpartition(".")[2] == last]
-    hint = f", did you mean {in_section[0]!r}?" if in_section else nearest(key, known)
+    same = ELSEWHERE.get(last.lower()) or next(iter(in_section), None)
+    hint = f", did you mean {same!r}?" if same else nearest(key, known)
     remedy = hint or "; `vitkit settings` lists all, and --dry-run those of the model"
     raise ConfigError(f"no setting is called {key!r}{remedy}")
 
