@@ -51,7 +51,7 @@ def check_classes(source: Source) -> None:
     if len(source.classes) < 2:
         raise DataError(
             f"{source.name} has one class only, {source.classes[0]!r}; "
-            "a classifier needs at least two to learn"
+            "a classifier needs at least two to learn, each in a folder of its own"
         )
     pairs = {(source.classes[s.label or 0], s.split or "train") for s in source.samples}
     known = {label for label, split in pairs if split == "train"}

@@ -196,9 +196,9 @@ def check_directory(directory: Path, resume: bool) -> None:
     if resume and not (directory / CONFIG).is_file():
         raise CheckpointError(f"{directory} holds no run; leave --resume out to start one")
     if not resume and directory.exists() and not not_begun(directory):
-        raise CheckpointError(
-            f"{directory} exists already; choose another --out, or go on with --resume"
-        )
+        is_run = (directory / CONFIG).is_file()
+        hint = ", or go on with --resume" if is_run else "; it holds no run"
+        raise CheckpointError(f"{directory} exists already; choose another --out{hint}")
 
 
 def resumed_settings(
