@@ -1,7 +1,7 @@
 """Which model, size of images and recipe suit the data, the device and the time: `--model auto`.
 
 The rules are the field's: few images need the built-in knowledge of convolutions, or weights that
-saw many; a plain transformer pays once there is much data (arXiv:2010.11929, section 4.3;
+saw many (a stem of convolutions was worth more than a CNN: docs/log.md); a plain transformer pays once there is much data (arXiv:2010.11929, section 4.3;
 arXiv:2106.14881; arXiv:2104.05704).
 """
 
