@@ -68,6 +68,8 @@ def train(
         raise ConfigError("resume=True needs out, the directory of the run to go on with")
     directory = None if out is None else Path(out)
     with joined() as group:
+        if listen is cautious and not group.first:
+            listen = silent  # one warning is enough
         resolved, resume = settle(
             data,
             settings,

@@ -17,6 +17,7 @@ from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.models.backbone import Backbone
 from vitkit.progress import Progress, silent
+from vitkit.training import loop
 from vitkit.training.config import resolve
 from vitkit.training.distributed import Agreed, Group
 from vitkit.training.ema import WeightAverage
@@ -313,6 +314,24 @@ def test_reading_that_leaves_no_time_is_refused() -> None:
     kept.position.before = 62.0
     with pytest.raises(ConfigError, match=r"minutes=1 were over .* after 62 s; try minutes=6.5"):
         fit(learner, coloured(24), NOTHING, kept, listen=silent, stop=lambda: False)
+
+
+def test_a_first_step_that_compiles_leaves_no_time_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute: as long as 2,400 images would take to score if all steps were like that."""
+    now = [0.0]
+    monkeypatch.setattr("vitkit.training.loop.time.perf_counter", lambda: now[0])
+    step = loop.train_step
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        now[0] += 30.0 if not now[0] else 0.1
+        return step(*arguments, **more)
+
+    monkeypatch.setattr("vitkit.training.loop.train_step", slow)
+    learner = make_learner(settings_with(minutes=1.0, batch_size=8, precision="fp32"))
+    kept = Kept(learner)
+    never: dict[str, Any] = {"listen": silent, "stop": lambda: False}
+    fit(learner, coloured(24), NOTHING, kept, held_out=400, **never)
+    assert 55 < kept.position.seconds <= 60 and kept.position.step > 200
 
 
 def test_time_is_left_for_the_last_scores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,7 @@ def test_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the hub that holds weights of timm's; those of another model not whole."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("vitkit.weights.hub._download_all", pytest.fail)  # nobody is asked
     for name in ("vit_tiny_patch16_224.mine", "vit_small_patch16_224.torn"):
         storage = tmp_path / "hub" / f"models--timm--{name}"
         (storage / "refs").mkdir(parents=True)
@@ -186,12 +186,14 @@ def test_weights_at_hand_are_tuned_where_there_is_time(
     fake(monkeypatch, 500)
     resolved = plan("fake", {"minutes": 120})
     of, now = origins(resolved), values(resolved)
-    assert (now["init"], of["init"]) == ("hf-hub:timm/vit_tiny_patch16_224.mine", "auto")
+    snapshot = cached / "hub" / "models--timm--vit_tiny_patch16_224.mine" / "snapshots" / "abc"
+    assert (now["init"], of["init"]) == (str(snapshot), "auto")
     assert (now["model.name"], now["recipe"]) == ("vit_tiny_patch16_224", "finetune")
     assert "this machine has them" in resolved.reasons[0] and len(resolved.reasons) == 2
     assert plan("fake", {"minutes": 0.2}).settings.init is None  # too short
     assert plan("fake", {"minutes": 120, "recipe": "small"}).settings.init is None
-    assert plan("fake", {"minutes": 120, "model.name": "resnet18"}).settings.init is None
+    for given in ({"model.name": "resnet18"}, {"model.depth": 4}, {"data.image_size": 40}):
+        assert plan("fake", {"minutes": 120, **given}).settings.init is None
     monkeypatch.setenv("HF_HOME", str(cached / "elsewhere"))
     assert plan("fake", {"minutes": 120}).settings.init is None
 

@@ -375,7 +375,7 @@ def test_other_settings_do_not_resume(
 
 
 def test_the_same_settings_resume(finished: vitkit.Run, tiny: dict[str, Any]) -> None:
-    resumed = resumed_settings(finished.directory, tiny).settings
+    resumed = resumed_settings(finished.directory, {**tiny, "data.loading": "auto"}).settings
     assert resumed == resolve({**tiny, "data.loading": "memory"}).settings
 
 

@@ -239,9 +239,9 @@ def show_plan(prepared: "Prepared", *, as_json: bool) -> None:
     typer.echo(f"recipe      {plan['recipe'] or 'none'}")
     length = f"{plan['minutes']:g} minutes" if plan["minutes"] else f"{plan['epochs']} epochs"
     typer.echo(f"length      {length}")
-    for note in prepared.notes:
+    for note in plan["notes"]:
         typer.echo(f"note        {visible(note)}")
-    for doubt in prepared.doubts():
+    for doubt in plan["cautions"]:
         typer.echo(f"caution     {visible(doubt)}")
 
 
@@ -262,6 +262,8 @@ def describe_plan(prepared: "Prepared") -> dict[str, Any]:
         "epochs": settings.epochs,
         "minutes": settings.minutes,
         "reasons": prepared.resolved.reasons,
+        "notes": prepared.notes,
+        "cautions": prepared.doubts(),
     }
 
 

@@ -1,10 +1,11 @@
 """Which model, size of images and recipe suit the data, the device and the time: `--model auto`.
 
-The rules are the field's: few images need the built-in knowledge of convolutions, or weights that
-saw many (a stem of convolutions was worth more than a CNN: docs/log.md); a plain transformer pays once there is much data (arXiv:2010.11929, section 4.3;
-arXiv:2106.14881; arXiv:2104.05704).
+The rules are the field's: few images need the built-in knowledge of convolutions (a stem of them
+was worth more than a CNN: docs/log.md), or weights that saw many; a plain transformer pays once
+there is much data (arXiv:2010.11929, section 4.3; arXiv:2106.14881; arXiv:2104.05704).
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -15,6 +16,7 @@ import torch
 
 from vitkit.data.loader import default_workers
 from vitkit.data.sources import Source
+from vitkit.errors import ConfigError
 from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
@@ -96,6 +98,8 @@ def look_at(source: Source, settings: DataSettings) -> Facts:
     """Count the images of a source that are trained on, and ask some for their size."""
     sides = [min(image.shape[:2]) for image in source.some(LOOKED_AT)]
     side = round(median(sides)) if sides else SIDES[0]
+    if source.trained_on:  # however many of them an epoch shows
+        settings = settings.model_copy(update={"epoch_images": None})
     return Facts(to_train_on(source, settings), len(source.classes), side)
 
 
@@ -142,9 +146,11 @@ def weights_for(facts: Facts, given: TrainSettings) -> str | None:
         return None
     seconds = 60 * (given.minutes or NO_HURRY) / facts.images
     enough = flops(choose_device(given.device), given) * seconds / TUNING_VISITS
-    there = at_hand(TO_TUNE)
-    sized = ((name, given.data.image_size or SIDES[0]) for name in TO_TUNE if name in there)
-    return next((there[name] for name, size in sized if cost(name, size) <= enough), None)
+    for name, directory in at_hand(TO_TUNE).items():
+        with contextlib.suppress(ConfigError):  # no size for this model
+            if cost(name, given.data.image_size or SIDES[0]) <= enough:
+                return str(directory)
+    return None
 
 
 def flops(device: torch.device, given: TrainSettings) -> float:

@@ -46,7 +46,13 @@ ELSEWHERE = {  # what other tools call a setting
     "grad_accum_steps": "accumulate",
     "gradient_accumulation_steps": "accumulate",
 }
-EXAMPLES = {"data.image_size": "[128,96]", "data.mean": "[0.5]", "data.std": "[0.5]"}  # of lists
+EXAMPLES = {
+    "data.image_size": "[128,96]",
+    "data.mean": "[0.5]",
+    "data.std": "[0.5]",
+    "betas": "[0.9,0.95]",
+    "log": "[tensorboard]",
+}  # of lists
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

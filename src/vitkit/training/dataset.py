@@ -72,7 +72,9 @@ def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
 
 def to_train_on(source: Source, settings: DataSettings) -> int:
     """About how many images are left once the splits that a source lacks are cut from it."""
-    count = settings.epoch_images or source.trained_on
+    if settings.epoch_images:
+        return settings.epoch_images
+    count = source.trained_on
     for split, share in (("test", settings.test_fraction), ("val", settings.val_fraction)):
         if split not in source.splits:
             count -= round(count * share)
@@ -283,13 +285,21 @@ def placed(examples: Mapping[str, Split], device: torch.device | None) -> Mappin
     needed = pixels.nbytes + (0 if whole is None else whole.pixels.nbytes)
     if needed > torch.cuda.mem_get_info(device)[0] / 2:
         return examples
-    pixels = pixels.to(device)
-    whole = whole and replace(whole, pixels=whole.pixels.to(device))
+    pixels = sent(pixels, device)
+    whole = whole and replace(whole, pixels=sent(whole.pixels, device))
     return {
         name: replace(part, images=pixels, whole=whole)
         for name, part in examples.items()
         if isinstance(part, Examples)
     }
+
+
+def sent(images: Tensor, device: torch.device, rows: int = 4096) -> Tensor:
+    """A copy on a device, (N, C, h, w), made of so many at a time: they lie apart in memory."""
+    copy = torch.empty(images.shape, dtype=images.dtype, device=device)
+    for start in range(0, len(images), rows):
+        copy[start : start + rows] = images[start : start + rows]
+    return copy
 
 
 def read_images(

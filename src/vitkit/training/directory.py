@@ -235,6 +235,8 @@ def resumed_settings(
         del given["model.name"]
     elif name is not None and architecture_of(name) != before.settings.architecture:
         raise _differs(f"model.name={name}", old["model.name"])  # its fields may be others
+    if given.get("data.loading") == "auto":  # which the run has settled
+        del given["data.loading"]
     recipe = given.pop("recipe", None)
     if recipe not in (None, before.settings.recipe or NO_RECIPE):
         raise _differs(f"recipe={recipe}", old["recipe"])  # and so would its values

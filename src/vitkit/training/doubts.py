@@ -47,7 +47,7 @@ def doubts(
             f"batch_size={settings.batch_size} leaves parts of one image, which has no partner to "
             f"be mixed with; try batch_size={2 * parts}"
         )
-    found += short_of_time(settings, config, device)
+    found += short_of_time(settings, config, device, ranks)
     if settings.layer_decay < 1 and settings.init is None:
         found.append(
             f"layer_decay={settings.layer_decay:g} is for weights that have learned before; give "
@@ -66,11 +66,13 @@ def doubts(
     return found
 
 
-def short_of_time(settings: TrainSettings, config: Config, device: torch.device) -> list[str]:
+def short_of_time(
+    settings: TrainSettings, config: Config, device: torch.device, ranks: int
+) -> list[str]:
     """Whether the time is about enough for the fewest steps."""
     if settings.minutes is None:
         return []
-    image = TRAINING * footprint(config).macs / flops(device, settings)
+    image = TRAINING * footprint(config).macs / flops(device, settings) / ranks
     steps = 60 * settings.minutes / (image * settings.batch_size)
     if steps >= FEWEST_STEPS:
         return []

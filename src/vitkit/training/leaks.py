@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitkit.data.audit import load_contents
 from vitkit.data.split import load_split
+from vitkit.errors import DataError
 from vitkit.training.directory import CONTENTS, SPLIT
 from vitkit.training.settings import TrainSettings
 
@@ -16,13 +17,14 @@ def leaks(
 
     What every image of the data contains, and the split that it is in. Of checkpoints that do not
     tell what they learned nothing is said.
-
-    Raises:
-        DataError: the lists of the run that they come from are damaged.
     """
     lines = []
     for name, path in (("init", settings.init), ("distill.teacher", settings.distill.teacher)):
-        learned = trained_on(None if path is None else Path(path))
+        try:
+            learned = trained_on(None if path is None else Path(path))
+        except DataError as error:
+            lines.append(f"{name}={path} does not tell what it has learned: {error}")
+            continue
         pairs = zip(keys, splits, strict=True)
         held = [key.hex() for key, split in pairs if key is not None and split in ("val", "test")]
         count = sum(key in learned for key in held) if learned else 0
@@ -40,7 +42,8 @@ def trained_on(origin: Path | None) -> set[str] | None:
     Raises:
         DataError: the run's lists are damaged.
     """
-    for directory in (origin, origin.parent) if origin else ():
+    inside = origin.parent if origin is not None and origin.is_file() else origin
+    for directory in (inside, inside.parent) if inside is not None else ():
         if (directory / SPLIT).is_file() and (directory / CONTENTS).is_file():
             contents = load_contents(directory / CONTENTS)
             rows = load_split(directory / SPLIT)

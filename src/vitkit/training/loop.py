@@ -144,6 +144,7 @@ def train_epoch(
     totals = torch.tensor(sums, dtype=widest_float(learner.device), device=learner.device)
     started, spoke = time.perf_counter(), 0.0
     before = dataclasses.replace(position)
+    first = Position()  # the first step of this process, if it falls into this epoch
     set_training_mode(learner.model)
     shown = train.epoch(settings, epoch, done=done)
     for left, size, batch in zip(range(steps - done)[::-1], sizes[done:], shown, strict=True):
@@ -154,10 +155,13 @@ def train_epoch(
         said = agreed(learner.group, time.perf_counter() - started, stop=stop(), save=saver.due())
         position.seconds = before.seconds + said.seconds  # alike on all ranks, to the last bit
         if position.step == begun + 1:
+            first.seen, first.seconds = size, said.seconds
             position.first_steps += 1
             position.first_seconds += said.seconds
         position.epoch_seconds = before.epoch_seconds + said.seconds
-        position.image_seconds = position.epoch_seconds / position.seen
+        if position.seen > first.seen:
+            timed = position.epoch_seconds - first.seconds
+            position.image_seconds = timed / (position.seen - first.seen)
         is_last = not left or now().finished
         if said.seconds - spoke > LISTEN_EVERY or is_last:
             spoke = said.seconds

@@ -17,9 +17,9 @@ def loss_of(
     """
     logits = heads[0]
     if settings.loss == "bce":
-        wanted = smoothed(targets, settings.label_smoothing)
         if settings.bce_threshold is not None:
-            wanted = (wanted > settings.bce_threshold).to(wanted.dtype)
+            targets = (targets > settings.bce_threshold).to(targets.dtype)
+        wanted = smoothed(targets, settings.label_smoothing)
         loss = F.binary_cross_entropy_with_logits(logits, wanted)
     else:
         loss = F.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)

@@ -65,7 +65,8 @@ def plan(
     facts, init = None, settled.init
     if init is None and name is None and "model.name" not in own:
         facts = look_at(open_data(data, settled.data), settled.data)
-        init = weights_for(facts, settled) if recipe is None else None
+        free = recipe is None and not any(key.startswith("model.") for key in given)
+        init = weights_for(facts, settled) if free else None
     if init is not None:
         chosen = of_weights(init, name, listen)
         if settled.init is None:
@@ -90,9 +91,9 @@ def of_start(
     hint = "; this machine has them (--recipe small begins without)" if at_hand else ""
     name = chosen["model.name"].value
     size = chosen.get("data.image_size")
-    as_there = (
-        "as given" if size is None else "{}x{} pixels, as they were trained on".format(*size.value)
-    )
+    as_there = "are brought to the size given, or the model's own"
+    if size is not None:
+        as_there = "of {}x{} pixels, as they were trained on".format(*size.value)
     return (
         f"model {name}, recipe {recipe}: the weights of {init} need no large set{hint}",
         f"images {as_there}; the classifier is made anew for classes that they do not know",

@@ -28,8 +28,10 @@ from vitkit.training.environment import describe_environment, note_resumption, w
 from vitkit.training.leaks import leaks
 from vitkit.training.logs import sending
 from vitkit.training.loop import Diverged, fit
+from vitkit.training.parallel import is_sharded
 from vitkit.training.position import Position
 from vitkit.training.prepare import Prepared, make_learner, own_state, prepare
+from vitkit.training.sampling import steps_per_epoch
 from vitkit.training.saving import Saver
 from vitkit.training.scoring import scores
 from vitkit.training.step import Learner
@@ -178,7 +180,13 @@ def train_prepared(
             "--allow-changes goes on from them"
         ) from None
     except DataError:  # images that can no longer be read, or who read them is gone
-        saver.save()
+        unscored = (
+            position.seen and position.step % steps_per_epoch(len(splits["train"]), settings) == 0
+        )
+        if not unscored and not is_sharded(
+            learner.model
+        ):  # whose parts the others would have to bring
+            saver.save()
         raise
     saver.save()
     return finished

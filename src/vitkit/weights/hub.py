@@ -68,18 +68,20 @@ def fetch(reference: str, *, listen: Listener = silent) -> Path:
         return found
 
 
-def at_hand(names: Sequence[str], owner: str = "timm") -> dict[str, str]:
-    """The references of what the cache holds whole of an owner's models, by the names given.
+def at_hand(names: Sequence[str], owner: str = "timm") -> dict[str, Path]:
+    """The directories of what the cache holds whole of an owner's models, by the names given.
 
-    A model's repository is called `name` or `name.tag`; of many tags the first counts.
+    A model's repository is called `name` or `name.tag`; of many tags the first counts. Nobody is
+    asked.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Path] = {}
     for name in names:
         for storage in sorted(_cache().glob(f"models--{owner}--{name}*")):
             repository = storage.name.removeprefix("models--").replace("--", "/", 1)
             its_name = repository.partition("/")[2].partition(".")[0]
-            if its_name == name and _cached(repository, DEFAULT_REVISION):
-                found.setdefault(name, f"{SCHEMES[0]}{repository}")
+            directory = _cached(repository, DEFAULT_REVISION) if its_name == name else None
+            if directory is not None:
+                found.setdefault(name, directory)
     return found
 
 

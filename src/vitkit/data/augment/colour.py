@@ -86,6 +86,8 @@ def random_jitter(images: Tensor, most: float, turn: float = 0.0) -> Tensor:
     limits = [(low, high - low)] * len(changes)
     if turn:
         changes, limits = [*changes, hue], [*limits, (-turn, 2 * turn)]
+    if not changes:
+        return images
     least, reach = torch.tensor(limits, device=images.device).T
     draws = torch.rand(2, len(images), len(changes), device=images.device)
     strength = least + reach * draws[0]

@@ -26,7 +26,7 @@ def resized_crop(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor
 def _resized(images: Tensor, start: Tensor, length: Tensor, side: int) -> Tensor:
     """Make `side` rows of `length` rows from `start` on, each (B,)."""
     x = images.contiguous().float()
-    start, end = start[:, None], (start + length)[:, None]
+    start, end = start[:, None], (start + length)[:, None].clamp_max(x.shape[-2])
     written = torch.arange(side, device=x.device) + 0.5
     centre = start + written * ((end - start) / side)  # (B, side), where each row comes from
     wide = ((end - start) / side).clamp_min(1)  # rows that the kernel's unit spans
