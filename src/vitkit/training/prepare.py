@@ -96,6 +96,7 @@ def prepare(
         torch.manual_seed(settings.seed)
         model, notes = make_model(config, settings, source.classes, resume, listen)
     notes += [loading] if loading else []
+    notes += ["the first step compiles, which may take minutes"] if settings.compile else []
     model = model.to(device)
     return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group)
 
