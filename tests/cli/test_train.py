@@ -352,7 +352,7 @@ def test_an_interrupt_while_reading_leaves_nothing(
     def interrupt(*arguments: Any, **more: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("vitkit.training.dataset.read_all", interrupt)
+    monkeypatch.setattr("vitkit.training.reading.read_all", interrupt)
     done = vitkit_command("train", colours, *settings, "--out", tmp_path / "run")
     assert done.code == 130
     assert done.err == "interrupted\n"

@@ -12,7 +12,8 @@ import vitkit
 from vitkit.data.sources import Sample, Source
 from vitkit.data.transforms import Preprocess
 from vitkit.training.config import resolve
-from vitkit.training.dataset import open_data, placed, room_for, share_of, to_train_on
+from vitkit.training.dataset import open_data, share_of, to_train_on
+from vitkit.training.reading import placed, room_for
 from vitkit.training.sampling import Examples, Whole
 from vitkit.training.settings import DataSettings
 

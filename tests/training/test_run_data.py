@@ -21,7 +21,7 @@ from vitkit.data.sources import open_source
 from vitkit.data.transforms import Preprocess
 from vitkit.errors import CheckpointError, ConfigError, DataError
 from vitkit.progress import CAUTION, Progress, silent
-from vitkit.training import dataset, directory
+from vitkit.training import dataset, directory, reading
 from vitkit.training.config import resolve
 
 
@@ -143,7 +143,7 @@ def test_names_that_are_no_utf8(
     assert run.directory == Path("runs", "caf_-vit_tiny_patch16_224")
     assert (run.directory / "report.html").is_file()
     assert vitkit.train(data, out=run.directory, resume=True).finished
-    monkeypatch.setattr(dataset, "read_all", None)  # not even read
+    monkeypatch.setattr(reading, "read_all", None)  # not even read
     for out in (tmp_path / name / "run", Path(name)):
         with pytest.raises(CheckpointError, match="is no UTF-8, which weights files need"):
             vitkit.train(data, out=out, **tiny)
@@ -260,7 +260,7 @@ def test_settings_that_do_not_fit_are_found_before_anything_is_read(
     def read_all(*args: Any, **more: Any) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr(dataset, "read_all", read_all)
+    monkeypatch.setattr(reading, "read_all", read_all)
     with pytest.raises(ConfigError, match=message):
         vitkit.train(colours, out=tmp_path / "run", **{**tiny, **settings})
     assert not (tmp_path / "run").exists()

@@ -21,12 +21,12 @@ from vitkit.models import find_config
 from vitkit.models.cost import footprint
 from vitkit.runtime.device import choose_device, choose_precision, gains_from_bf16
 from vitkit.training.dataset import to_train_on
+from vitkit.training.reading import LOOKED_AT
 from vitkit.training.settings import DataSettings, TrainSettings
 from vitkit.weights.hub import at_hand
 
 SIDES = (224, 192, 160, 128, 96, 64, 48, 32)  # pixels that an image may be brought to
 COMPACT = "vitc_compact_32"
-LOOKED_AT = 24  # images whose size is asked for
 CORE_FLOPS, GPU_FLOPS = 5e10, 5e13  # a second, that training reaches on one core, on one GPU
 BF16_CORE_FLOPS = 1.2e11  # on a core that multiplies in bfloat16
 UNCOUNTED = 1_000_000  # images that a source may have which does not tell
@@ -63,7 +63,6 @@ RULES = (
     Rule(inf, 80, (COMPACT,), "small", 4, "small images: a convolutional stem"),
     Rule(inf, inf, ("vit_small_patch16_224", "vit_tiny_patch16_224"), "deit", 30, "much data", 96),
 )
-
 
 TO_TUNE = (  # what is taken of weights at hand, the first that the time is enough for
     "vit_small_patch16_224",

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from vitkit.data.audit import (
     summarise,
 )
 from vitkit.data.layout import SPLITS
-from vitkit.data.loader import InMemory, Room, default_workers, memory_limit, read_all, survey
+from vitkit.data.loader import InMemory, Room
 from vitkit.data.manifest import save_csv
 from vitkit.data.shards.hub import is_reference, open_hub
 from vitkit.data.shards.remote import is_url
@@ -32,8 +31,8 @@ from vitkit.errors import DataError
 from vitkit.progress import Listener, Progress, note
 from vitkit.training.directory import CONTENTS, SPLIT, UNREADABLE
 from vitkit.training.distributed import SOLO, Group
+from vitkit.training.reading import Keys, Unreadable, placed, read_images
 from vitkit.training.sampling import (
-    EVALUATION_BATCH,
     Examples,
     Split,
     Whole,
@@ -43,13 +42,6 @@ from vitkit.training.sampling import (
 from vitkit.training.settings import DataSettings, TrainSettings
 from vitkit.training.shard_list import check_shards, kept_splits, read_shards, write_shards
 from vitkit.training.shards import ShardSplit
-from vitkit.training.shared_images import SHARING, read_together, survey_together
-
-LARGER = 1.5  # times the model's input that whole images are kept with, in height and in width
-LOOKED_AT = 24  # images whose size is asked for
-
-Keys = tuple[bytes | None, ...]
-Unreadable = tuple[tuple[str, str], ...]
 
 
 def open_data(data: str | Path | Source, settings: DataSettings) -> Source:
@@ -129,6 +121,7 @@ def read_dataset(
     listen: Listener,
     group: Group = SOLO,
     device: torch.device | None = None,
+    room: Room | None = None,
 ) -> Dataset:
     """Decode all images and split them, with `resume` as the run in `directory` did.
 
@@ -136,7 +129,8 @@ def read_dataset(
     those that the source has a split for or whose content is in another; so do new shards.
 
     Images that memory does not hold are decoded again whenever they are needed. Those that it holds
-    lie on a CUDA `device` to train on, if half of what is free there will do.
+    lie on a CUDA `device` to train on, if half of what is free there will do. What it holds of each
+    is `room`, where that has been settled.
 
     A new run that too many unreadable images stop leaves the list of all in `directory`. Of a
     `group` every rank gets its own share of the same batches.
@@ -152,12 +146,13 @@ def read_dataset(
                 source, preprocess, settings, begun, allow_changes, group, on_error
             )
         else:
-            images, keys, unreadable = read_images(source, preprocess, settings, listen, group)
+            images, keys, unreadable = read_images(
+                source, preprocess, settings, listen, group, room
+            )
             if isinstance(images, Stream):
                 on_error.callback(images.close)
-            own = (
-                directory if group.first and not resume else None
-            )  # a resumed run has its own list
+            # A resumed run has its own list.
+            own = directory if group.first and not resume else None
             check_readable(source, unreadable, settings.data.max_unreadable, own)
             if begun is None:
                 chosen = make_splits(source, keys, settings)
@@ -238,96 +233,6 @@ def in_splits(
         counts = torch.bincount(used, minlength=len(source.classes)).tolist()
         summary = replace(summary, counts={**summary.counts, "train": counts})
     return Dataset(pixels, examples, chosen, keys, summary)
-
-
-def room_for(source: Source, preprocess: Preprocess, settings: TrainSettings) -> Room:
-    """What memory is to hold of an image; the whole only if parts of it are trained on.
-
-    Then so large that parts of down to `LARGER**-2` of its area fill the model's input with pixels
-    of their own, but no larger than images usually are.
-    """
-    size, frame = preprocess.image_size, None
-    if settings.augment.crop is not None:
-        sides = [image.shape[:2] for image in source.some(LOOKED_AT)] or [size]
-        usual = (median(side) for side in zip(*sides, strict=True))
-        height, width = (
-            max(min(round(LARGER * n), round(u)), n) for n, u in zip(size, usual, strict=True)
-        )
-        frame = height, width
-    return Room(preprocess.channels, size, frame)
-
-
-def settle_loading(
-    source: Source, preprocess: Preprocess, settings: TrainSettings, group: Group
-) -> tuple[str, str | None]:
-    """Whether images are kept in memory or read for every epoch, and a line if they do not fit."""
-    data = settings.data
-    if isinstance(source, ShardSource) or data.loading != "auto":
-        return data.loading, None
-    needed = room_for(source, preprocess, settings).bytes * len(source.samples) / 1e9
-    limit = memory_limit(data.memory_gb) / (1 if SHARING else group.local_ranks)
-    if all(group.each(needed <= limit)):
-        return "memory", None
-    return "stream", (
-        f"{len(source.samples):,} images would take {needed:,.1f} GB of the {limit:,.1f} that they "
-        "may (data.memory_gb), so they are read again in every epoch"
-    )
-
-
-def placed(examples: Mapping[str, Split], device: torch.device | None) -> Mapping[str, Split]:
-    """The same with images on a CUDA device, if there is room for all."""
-    first = examples["train"]
-    if device is None or device.type != "cuda":
-        return examples
-    if not isinstance(first, Examples) or not isinstance(first.images, Tensor):
-        return examples
-    pixels, whole = first.images, first.whole
-    needed = pixels.nbytes + (0 if whole is None else whole.pixels.nbytes)
-    if needed > torch.cuda.mem_get_info(device)[0] / 2:
-        return examples
-    pixels = sent(pixels, device)
-    whole = whole and replace(whole, pixels=sent(whole.pixels, device))
-    return {
-        name: replace(part, images=pixels, whole=whole)
-        for name, part in examples.items()
-        if isinstance(part, Examples)
-    }
-
-
-def sent(images: Tensor, device: torch.device, rows: int = 4096) -> Tensor:
-    """A copy on a device, (N, C, h, w), made of so many at a time: they lie apart in memory."""
-    copy = torch.empty(images.shape, dtype=images.dtype, device=device)
-    for start in range(0, len(images), rows):
-        copy[start : start + rows] = images[start : start + rows]
-    return copy
-
-
-def read_images(
-    source: Source, preprocess: Preprocess, settings: TrainSettings, listen: Listener, group: Group
-) -> tuple[InMemory | Stream, Keys, Unreadable]:
-    """The images of a source, in memory or to be read; one rank of a machine reads for all."""
-    data = settings.data
-    all_workers = data.workers or default_workers() * group.local_ranks
-    if data.loading == "stream":
-        keys, unreadable = survey_together(
-            lambda: survey(source, workers=all_workers, listen=listen), group
-        )
-        size = max(-(-settings.batch_size // group.ranks), EVALUATION_BATCH)
-        stream = Stream(source, preprocess, batch_size=size, workers=data.workers)
-        return stream, keys, unreadable
-    memory = read_together(
-        lambda make: read_all(
-            source,
-            preprocess,
-            frame=room_for(source, preprocess, settings).frame,
-            memory_gb=data.memory_gb,
-            workers=all_workers,
-            listen=listen,
-            make=make,
-        ),
-        group,
-    )
-    return memory, memory.keys, memory.unreadable
 
 
 def make_splits(source: Source, keys: Sequence[bytes | None], settings: TrainSettings) -> list[str]:

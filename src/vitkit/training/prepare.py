@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from vitkit.data.audit import check_classes, check_counts
+from vitkit.data.loader import Room
+from vitkit.data.shards.source import ShardSource
 from vitkit.data.sources import Source
 from vitkit.data.transforms import Preprocess
 from vitkit.models import build, find_config
@@ -18,7 +20,7 @@ from vitkit.progress import Listener, silent
 from vitkit.runtime.device import autocast, choose_device
 from vitkit.training import tune
 from vitkit.training.config import AUTO, Resolved
-from vitkit.training.dataset import open_data, settle_loading, to_train_on
+from vitkit.training.dataset import open_data, to_train_on
 from vitkit.training.distill import Teacher, load_teacher
 from vitkit.training.distributed import SOLO, Group, check_device
 from vitkit.training.doubts import doubts
@@ -27,6 +29,7 @@ from vitkit.training.logs import check_installed
 from vitkit.training.memory import check_memory
 from vitkit.training.optim import make_optimizer
 from vitkit.training.parallel import alike, averaging
+from vitkit.training.reading import room_for, settle_loading
 from vitkit.training.settings import TrainSettings
 from vitkit.training.step import Heads, Learner, Network
 from vitkit.weights.pretrained import account, load_for
@@ -44,6 +47,7 @@ class Prepared:
     teacher: Teacher | None = None
     notes: tuple[str, ...] = ()  # what a person should know before it begins, as lines
     group: Group = SOLO  # those who train it together
+    room: Room | None = None  # what memory is to hold of an image, where that had to be settled
 
     def doubts(self, images: int | None = None) -> list[str]:
         """What is likely to fail with so many images to train on, by default about those there."""
@@ -82,7 +86,7 @@ def prepare(
         mean=settings.data.mean,
         std=settings.data.std,
     )
-    resolved, loading = with_loading(resolved, source, preprocess, group)
+    resolved, room, loading = with_loading(resolved, source, preprocess, group)
     settings = resolved.settings
     device = choose_device(settings.device)
     autocast(device, settings.precision)  # so that a wrong one is found now
@@ -98,21 +102,22 @@ def prepare(
     notes += [loading] if loading else []
     notes += ["the first step compiles, which may take minutes"] if settings.compile else []
     model = model.to(device)
-    return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group)
+    return Prepared(resolved, source, preprocess, model, device, teacher, tuple(notes), group, room)
 
 
 def with_loading(
     resolved: Resolved, source: Source, preprocess: Preprocess, group: Group
-) -> tuple[Resolved, str | None]:
+) -> tuple[Resolved, Room | None, str | None]:
     """Settings that say how images are read, so that a resumed run does the same; and a note."""
     settings = resolved.settings
-    loading, line = settle_loading(source, preprocess, settings, group)
-    if loading == settings.data.loading:
-        return resolved, line
+    if isinstance(source, ShardSource) or settings.data.loading != "auto":
+        return resolved, None, None
+    room = room_for(source, preprocess, settings)
+    loading, line = settle_loading(room, source, settings.data, group)
     data = settings.data.model_copy(update={"loading": loading})
     origins = {**resolved.origins, "data.loading": AUTO}
     settings = settings.model_copy(update={"data": data})
-    return replace(resolved, settings=settings, origins=origins), line
+    return replace(resolved, settings=settings, origins=origins), room, line
 
 
 def make_model(

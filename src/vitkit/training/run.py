@@ -94,6 +94,7 @@ def train_resolved(
             listen=listen,
             group=group,
             device=prepared.device,
+            room=prepared.room,
         )
         stack.callback(dataset.close)
         group.wait()  # until all have read what is now written
@@ -180,12 +181,9 @@ def train_prepared(
             "--allow-changes goes on from them"
         ) from None
     except DataError:  # images that can no longer be read, or who read them is gone
-        unscored = (
-            position.seen and position.step % steps_per_epoch(len(splits["train"]), settings) == 0
-        )
-        if not unscored and not is_sharded(
-            learner.model
-        ):  # whose parts the others would have to bring
+        ended = position.step % steps_per_epoch(len(splits["train"]), settings) == 0
+        unscored = position.seen and ended  # going on from there, the epoch would have no scores
+        if not unscored and not is_sharded(learner.model):  # others would have to bring their parts
             saver.save()
         raise
     saver.save()
